@@ -1,0 +1,25 @@
+"""Everything that can go wrong for a reason the user can mend.
+
+    CarError
+    ├── InputError (ValueError)     what was asked cannot be done: an image, a text, a setting, a folder
+    ├── WeightsError                a model's files cannot be had or read
+    └── DependencyError             an optional part is not installed
+
+Applications catch `CarError` and print its one sentence; anything else is a bug and shows.
+"""
+
+
+class CarError(Exception):
+    """Base of all errors of this package; its message is one sentence for the user."""
+
+
+class InputError(CarError, ValueError):
+    """The user's image, text, setting or folder cannot be used as given."""
+
+
+class WeightsError(CarError):
+    """A model's files cannot be had or read; the message holds the way out."""
+
+
+class DependencyError(CarError):
+    """An optional dependency is missing; the message holds the command that installs it."""

@@ -1,0 +1,53 @@
+"""Arithmetic of maps and masks: scaling, growing, boxes. Knows nothing of CLIP."""
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from clip_as_rnn.shapes import PatchMaps, SoftMasks
+
+TINY = 1e-15  # keeps an all-zero map zero without touching any other
+
+
+def min_max_scale(maps: PatchMaps) -> PatchMaps:
+    """Stretch every map to [0, 1]; a constant map becomes zero."""
+    low = maps.amin(dim=(1, 2), keepdim=True)
+    shifted = maps - low
+    return shifted / (shifted.amax(dim=(1, 2), keepdim=True) + TINY)
+
+
+def grow_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
+    """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing)."""
+    if len(maps) == 0:
+        return maps.new_zeros((0, *size_hw))
+    return torch.nn.functional.interpolate(maps[None], size=size_hw, mode="bilinear", align_corners=False)[0]
+
+
+def grow_masks(masks: Bool[ndarray, "n h w"], size_hw: tuple[int, int]) -> Bool[ndarray, "n H W"]:
+    """Enlarge or shrink masks to another size, nearest neighbour."""
+    if masks.shape[1:] == size_hw:
+        return masks
+    grown = np.empty((len(masks), *size_hw), dtype=bool)
+    for i, mask in enumerate(masks):
+        grown[i] = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return grown
+
+
+def components_box_mask(mask: UInt8[ndarray, "gh gw"], *, clamp: bool) -> Float[Tensor, "gh gw"]:
+    """Mark the bounding boxes of all 8-connected components of `mask`.
+
+    With `clamp`, a box's right and bottom edge end at size - 1, exclusive, so that the last column and row stay out
+    (as the authors' release does); without, a box holds all of its component.
+    """
+    height, width = mask.shape
+    boxes = torch.zeros(mask.shape)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    for left, top, box_width, box_height, _ in stats[1:]:  # row 0 is the background
+        right, bottom = left + box_width, top + box_height
+        if clamp:
+            right, bottom = min(right, width - 1), min(bottom, height - 1)
+        boxes[top:bottom, left:right] = 1
+    return boxes

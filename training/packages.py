@@ -1,0 +1,81 @@
+"""Fetch the packages that hold the drawings and their names.
+
+Uses the ordinary clients (`npm pack`, `apt-get download`, `dpkg`) and nothing else; what is already unpacked stays.
+Knows nothing of what is inside.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tarfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+NPM_PACKAGES = (
+    "@twemoji/svg@15.0.0",
+    "fluentui-emoji@1.3.0",
+    "@lobehub/fluent-emoji-3d@1.1.0",
+    "@iconify-json/emojione@1.2.3",
+    "@iconify-json/fxemoji@1.2.2",
+    "@iconify-json/streamline-emojis@1.2.4",
+    "@iconify-json/mdi@1.2.3",
+    "@iconify-json/fa6-solid@1.2.4",
+    "@iconify-json/game-icons@1.2.4",
+    "emojibase-data@17.0.0",
+)
+DEBIAN_PACKAGE = "fonts-noto-color-emoji"
+
+
+def package_folder(work: Path, package: str) -> Path:
+    """Say where a package lies once unpacked; `package` is its npm name, with or without a version."""
+    name = package[: package.rindex("@")] if "@" in package[1:] else package
+    return work / "packages" / name.replace("@", "").replace("/", "-")
+
+
+def fetch_packages(work: Path) -> None:
+    """Download and unpack everything that is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: a client failed; its own message says why.
+    """
+    for package in NPM_PACKAGES:
+        folder = package_folder(work, package)
+        if not folder.exists():
+            _fetch_npm(package, folder)
+    noto = package_folder(work, DEBIAN_PACKAGE)
+    if not noto.exists():
+        _fetch_debian(noto)
+
+
+def noto_font(work: Path) -> Path:
+    """Find the font file of the held-out drawing."""
+    return next(package_folder(work, DEBIAN_PACKAGE).rglob("NotoColorEmoji.ttf"))
+
+
+def _fetch_npm(package: str, folder: Path) -> None:
+    logger.info("fetching %s", package)
+    downloads = folder.parent / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    packed = subprocess.run(  # noqa: S603 - a fixed list of packages
+        ["npm", "pack", "--silent", package],  # noqa: S607
+        cwd=downloads,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    partial = folder.with_name(folder.name + ".partial")
+    with tarfile.open(downloads / packed.stdout.split()[-1]) as archive:
+        archive.extractall(partial, filter="data")
+    (partial / "package").rename(folder)
+    partial.rmdir()
+
+
+def _fetch_debian(folder: Path) -> None:
+    logger.info("fetching %s", DEBIAN_PACKAGE)
+    downloads = folder.parent / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=downloads, check=True)  # noqa: S603, S607
+    archive = next(downloads.glob(f"{DEBIAN_PACKAGE}_*.deb"))
+    subprocess.run(["dpkg", "-x", str(archive), str(folder)], check=True)  # noqa: S603, S607
