@@ -1,0 +1,1 @@
+"""Refinement of soft masks: the dense CRF and SAM."""
