@@ -1,0 +1,1 @@
+"""What people and machines start: the command line, and later servers and pages. Nothing imports from here."""

@@ -1,0 +1,187 @@
+"""The command `car`: segment, demo, presets.
+
+Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from clip_as_rnn import __version__
+from clip_as_rnn.apps.inputs import gather_texts, parse_settings
+from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
+from clip_as_rnn.config import PRESETS, find_preset, with_settings
+from clip_as_rnn.errors import CarError, WeightsError
+
+# `clip_as_rnn.apps.work` is imported inside the commands: it loads torch, which takes seconds that --help must not.
+
+Parameters = ParamSpec("Parameters")
+
+DEMO_IMAGE = Path(__file__).parents[1] / "assets" / "demo" / "demo.png"
+DEMO_TEXTS = ("cat", "dog", "car", "tree")
+
+_MISTAKE, _NO_WEIGHTS, _INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="car",
+    help="Find anything you can name in a picture: masks for the words that are there, a no for those that are not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Preset = Annotated[
+    str, typer.Option("--preset", "-p", metavar="NAME", help="A set of settings; `car presets` lists them.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="CLIP", help="The CLIP that proposes masks: a Hugging Face id, a folder, or tiny."),
+]
+Judge = Annotated[
+    str | None, typer.Option("--classifier", metavar="CLIP", help="The CLIP that judges masks: likewise.")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")]
+DtypeName = Annotated[str, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the preset; may be repeated.")
+]
+
+
+def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Turn our errors and Ctrl-C into one line and an exit code; anything else is a bug and shows."""
+
+    @wraps(command)
+    def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except CarError as error:
+            say(f"Error: {error}")
+            raise typer.Exit(_NO_WEIGHTS if isinstance(error, WeightsError) else _MISTAKE) from error
+        except KeyboardInterrupt as error:
+            say("Interrupted; every file that was written is complete.")
+            raise typer.Exit(_INTERRUPTED) from error
+
+    return guarded
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clip-as-rnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options of `car` itself; the help text is the app's."""
+
+
+@app.command()
+@_ending_well
+def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
+    text: Annotated[
+        list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; repeat for more.")
+    ] = None,
+    texts_file: Annotated[
+        Path | None,
+        typer.Option("--texts-file", metavar="FILE", help="A file of texts: one per line, # begins a comment."),
+    ] = None,
+    preset: Preset = "default",
+    model: Model = None,
+    classifier: Judge = None,
+    device: Device = "auto",
+    dtype: DtypeName = "auto",
+    set_: Assignments = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")] = Path("out"),
+    format_: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAME",
+            help="overlay, figure, labels, masks, json, npz; repeat or join by commas.",
+        ),
+    ] = ["overlay", "labels", "masks", "json"],  # noqa: B006 - Typer never changes it
+    figure: Annotated[bool, typer.Option("--figure", help="Also draw the figure of the recurrence.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images whose results are all there.")
+    ] = False,
+) -> None:
+    """Segment pictures by texts: an overlay, a label map, masks and JSON for each."""
+    texts = gather_texts(text or (), texts_file)
+    chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
+    from clip_as_rnn.apps.work import Job, run
+
+    job = Job(
+        images=images,
+        texts=texts,
+        preset=preset,
+        config=config,
+        device=device,
+        dtype=dtype,
+        folder=output,
+        formats=[*format_, "figure"] if figure else format_,
+        skip_existing=skip_existing,
+    )
+    if not run(job):
+        raise typer.Exit(_MISTAKE)
+
+
+@app.command()
+@_ending_well
+def demo(
+    preset: Preset = "tiny",
+    model: Model = None,
+    classifier: Judge = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")] = Path(
+        "out/demo"
+    ),
+) -> None:
+    """Segment a bundled picture with the bundled CLIP, offline: the overlay, the recurrence, a label map and JSON."""
+    segment(
+        images=[DEMO_IMAGE],
+        text=list(DEMO_TEXTS),
+        preset=preset,
+        model=model,
+        classifier=classifier,
+        output=output,
+        format_=["overlay", "figure", "labels", "json"],
+    )
+
+
+@app.command()
+@_ending_well
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Show all settings of this one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """List the presets, or all settings of one."""
+    if as_json:
+        chosen = PRESETS if name is None else {name: find_preset(name)}
+        typer.echo(json.dumps(presets_json(chosen), ensure_ascii=False, indent=2))
+    else:
+        Console().print(presets_table() if name is None else preset_table(name, find_preset(name)))
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # any text can be said on any terminal
+    app()
+
+
+if __name__ == "__main__":
+    main()

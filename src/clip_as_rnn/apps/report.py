@@ -1,0 +1,102 @@
+"""What the command line says: results, presets and messages, on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clip_as_rnn.config import PRESETS, SegmenterConfig
+
+if TYPE_CHECKING:  # the result module loads torch, which `car --help` must not
+    from clip_as_rnn.result import Segmentation
+
+_LISTED = {  # setting: heading, the paper's symbols
+    "mode": "mode",
+    "mask_threshold": "eta",
+    "score_threshold": "theta",
+    "cam_threshold": "lambda",
+    "visual_prompts": "visual prompts",
+    "classifier": "classifier",
+}
+_LIST_ITEMS = 6
+
+
+def say(message: str, console: Console | None = None) -> None:
+    """Print one line as it is, without wrapping or markup; to stderr unless told otherwise."""
+    (console or Console(stderr=True)).print(message, soft_wrap=True, markup=False, highlight=False)
+
+
+def result_table(title: str, segmentation: "Segmentation") -> Table:
+    """Make a table of all texts in the order asked: found with score and area, or rejected at which step and why."""
+    table = Table(title=escape(title), title_justify="left")
+    for heading in ("text", "result", "score", "remark"):
+        table.add_column(heading, justify="right" if heading == "score" else "left")
+    found = {text: i for i, text in enumerate(segmentation.texts)}
+    rejected = {rejection.text: rejection for rejection in segmentation.rejections}
+    for text in segmentation.queries:
+        if text in found:
+            i = found[text]
+            share = f"covers {segmentation.masks[i].mean():.1%} of the image"
+            table.add_row(escape(text), "[bold green]found[/]", f"{segmentation.scores[i]:.2f}", share)
+        elif text in rejected:
+            rejection = rejected[text]
+            verdict = f"[yellow]rejected at step {rejection.step}[/]"
+            table.add_row(f"[dim]{escape(text)}[/]", verdict, f"{rejection.score:.2f}", escape(rejection.reason))
+    return table
+
+
+def result_line(title: str, segmentation: "Segmentation") -> str:
+    """Say in one line what was found."""
+    scored = zip(segmentation.texts, segmentation.scores, strict=True)
+    found = ", ".join(f"{text} {score:.2f}" for text, score in scored) or "nothing found"
+    return f"{title}: {found}; {len(segmentation.rejections)} rejected"
+
+
+def paths_line(paths: Sequence[Path]) -> str:
+    """Say in one line where results were written."""
+    return "Wrote " + ", ".join(str(path) for path in paths)
+
+
+def presets_table() -> Table:
+    """Make a table of all presets with the settings in which they differ most."""
+    table = Table(caption="car presets NAME shows all settings of one.", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("preset", no_wrap=True)
+    for heading in _LISTED.values():
+        table.add_column(heading, no_wrap=True)
+    for name, config in PRESETS.items():
+        words = [_shown(getattr(config, setting)) for setting in _LISTED]
+        table.add_row(name, *(word.removeprefix("openai/clip-vit-").replace("-patch", "/") for word in words))
+    return table
+
+
+def preset_table(name: str, config: SegmenterConfig) -> Table:
+    """Make a table of all settings of one preset; those that differ from the default are marked and set in bold."""
+    table = Table(title=f"{name}: * differs from the preset default", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value")
+    table.add_column("in default", style="dim")
+    default = asdict(PRESETS["default"])
+    for setting, value in asdict(config).items():
+        if value == default[setting]:
+            table.add_row(f"  {setting}", _shown(value), "")
+        else:
+            table.add_row(f"[bold]* {setting}[/]", f"[bold]{_shown(value)}[/]", _shown(default[setting]))
+    return table
+
+
+def presets_json(configs: Mapping[str, SegmenterConfig]) -> dict[str, dict[str, Any]]:
+    """Describe presets in numbers, lists and words only."""
+    return {name: asdict(config) for name, config in configs.items()}
+
+
+def _shown(value: object) -> str:
+    """Write a setting's value for people; long lists are cut, and say so."""
+    if not isinstance(value, tuple):
+        return escape(str(value))
+    words = ", ".join(str(item) for item in value[:_LIST_ITEMS]) or "(none)"
+    return escape(words if len(value) <= _LIST_ITEMS else f"{words}, ... {len(value)} in all")

@@ -1,0 +1,196 @@
+"""What `car segment` and `car demo` do: read, segment, write, report; one image after the other.
+
+Loads torch, so the command line imports it only when there is work.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+import clip_as_rnn
+from clip_as_rnn import build
+from clip_as_rnn.apps.inputs import merged_away, unique_stems
+from clip_as_rnn.apps.report import paths_line, result_line, result_table, say
+from clip_as_rnn.build import ClipView, DType
+from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.export import FORMATS, Format, Result, planned_paths, prepare_folder, save
+from clip_as_rnn.images import SUFFIXES, Picture, read_picture
+from clip_as_rnn.result import Segmentation
+from clip_as_rnn.segmenter import Segmenter, check_texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be done, as the command line asks for it.
+
+    Attributes:
+        images: files, or folders of which every picture is taken.
+        texts: what to look for.
+        preset: the name of the preset that `config` came from, for the record.
+        config: all settings.
+        device, dtype: as `load_segmenter` takes them.
+        folder: where the results go.
+        formats: names of formats, or several joined by commas.
+        skip_existing: leave out images all of whose results are there.
+    """
+
+    images: Sequence[Path]
+    texts: Sequence[str]
+    preset: str
+    config: SegmenterConfig
+    device: str
+    dtype: str
+    folder: Path
+    formats: Sequence[str]
+    skip_existing: bool = False
+
+
+def run(job: Job) -> bool:
+    """Do a job; return whether every image could be read. Images that cannot are reported, and the others done.
+
+    Raises:
+        CarError: something is wrong that concerns all images: texts, settings, models, the folder.
+    """
+    texts = check_texts(job.texts)
+    if away := merged_away(job.texts, texts):
+        say(f"Note: Merged duplicate texts: {', '.join(repr(text) for text in away)}.")
+    formats, dtype = parse_formats(job.formats), parse_dtype(job.dtype)
+    prepare_folder(job.folder)
+    paths = list(dict.fromkeys(expand_folders(job.images)))
+    with _progress() as progress:
+        bar = progress.add_task("", total=len(paths))
+        worker = _Worker(job, texts, formats, dtype, lambda message: progress.update(bar, description=escape(message)))
+        for path, stem in zip(paths, unique_stems(paths), strict=True):
+            _show(worker.do(path, stem), progress.console, as_table=len(paths) == 1)
+            progress.advance(bar)
+    return not worker.failures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outcome:
+    """What became of one image: messages, and unless it was left out, the result and where it was written."""
+
+    path: Path
+    messages: tuple[str, ...] = ()
+    segmentation: Segmentation | None = None
+    written: Sequence[Path] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """Segments images one by one with a segmenter that is loaded once, when the first image is in hand."""
+
+    job: Job
+    texts: tuple[str, ...]
+    formats: tuple[Format, ...]
+    dtype: DType
+    announce: Callable[[str], None]
+    failures: int = 0
+    _segmenter: Segmenter[ClipView] | None = None
+
+    def do(self, path: Path, stem: str) -> _Outcome:
+        """Read, segment and write one image."""
+        folder = self.job.folder
+        targets = planned_paths(folder, stem, self.formats)
+        if self.job.skip_existing and all(target.exists() for target in targets):
+            return _Outcome(path, (f"Skipped {path}: its results are in {folder}.",))
+        try:
+            picture = read_picture(path)
+        except InputError as error:
+            self.failures += 1
+            return _Outcome(path, (f"Error: {error}",))
+        segmenter = self._loaded()
+        self.announce(f"Segmenting {path.name}")
+        segmentation = segmenter.segment(picture.pixels, self.texts, trace="figure" in self.formats)
+        result = Result(segmentation, picture.pixels, self._about(path, picture, segmenter))
+        written = save(result, folder, stem=stem, formats=self.formats)
+        return _Outcome(path, tuple(f"Note: {note}" for note in picture.notes), segmentation, written)
+
+    def _loaded(self) -> Segmenter[ClipView]:
+        if self._segmenter is None:
+            self.announce("Loading the models")
+            self._segmenter = build.load_segmenter(self.job.config, device=self.job.device, dtype=self.dtype)
+        return self._segmenter
+
+    def _about(self, path: Path, picture: Picture, segmenter: Segmenter[ClipView]) -> dict[str, Any]:
+        """Record what made a result, for the JSON."""
+        return {
+            "image": str(path),
+            "notes": list(picture.notes),
+            "preset": self.job.preset,
+            "settings": asdict(segmenter.config),
+            "models": dict(segmenter.describe()),
+            "version": clip_as_rnn.__version__,
+        }
+
+
+def _show(outcome: _Outcome, terminal: Console, *, as_table: bool) -> None:
+    """Print messages to stderr and a result to stdout; where both are one terminal, above the progress bar."""
+    for message in outcome.messages:
+        say(message, terminal)
+    if outcome.segmentation is None:
+        return
+    stdout = Console()
+    console = terminal if stdout.is_terminal and terminal.is_terminal else stdout
+    if as_table:
+        console.print(result_table(str(outcome.path), outcome.segmentation))
+        say(paths_line(outcome.written), console)
+    else:
+        say(result_line(str(outcome.path), outcome.segmentation), console)
+
+
+def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
+    """Read names of formats, each of which may be several joined by commas.
+
+    Raises:
+        InputError: an unknown one; the message holds the nearest and all known ones.
+    """
+    asked = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
+    for name in asked:
+        if name not in FORMATS:
+            close = get_close_matches(name, FORMATS, n=1)
+            guess = f" Did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"No format named {name!r}.{guess} Known: {', '.join(FORMATS)}.")
+    if not asked:
+        raise InputError(f"Expected at least one format, but got none. Known: {', '.join(FORMATS)}.")
+    return tuple(known for known in FORMATS if known in asked)
+
+
+def expand_folders(paths: Sequence[Path]) -> Iterator[Path]:
+    """Replace every folder by the pictures in it, by name; a folder without any stays, to be reported."""
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+        yield from inside or [path]
+
+
+def parse_dtype(name: str) -> DType:
+    """Read the name of a precision.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    known: tuple[DType, ...] = get_args(DType)
+    for dtype in known:
+        if dtype == name:
+            return dtype
+    raise InputError(f"Expected dtype to be one of {', '.join(known)}, but got {name!r}.")
+
+
+def _progress() -> Progress:
+    """Make a progress bar that vanishes at the end; without a terminal there is none."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal)

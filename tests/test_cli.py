@@ -1,0 +1,382 @@
+"""The command line: what it says, what it writes, and how it ends, on a segmenter that is made up."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clip_as_rnn
+from clip_as_rnn.apps import cli
+from clip_as_rnn.apps.inputs import parse_settings, unique_stems
+from clip_as_rnn.config import PRESETS, SegmenterConfig, with_settings
+from clip_as_rnn.errors import InputError, WeightsError
+from clip_as_rnn.result import Segmentation
+from fake_results import fake_segmentation
+
+GHOST = "ghost"  # the fake rejects this text at step 1
+
+
+@dataclass
+class FakeSegmenter:
+    """Finds every text but the ghost."""
+
+    config: SegmenterConfig
+
+    def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
+        if any(len(text) > 300 for text in texts):
+            raise InputError("Expected texts of at most 77 tokens, but 'long' has 400.")
+        return fake_segmentation(image.shape[:2], texts, {GHOST: 1}, trace=trace)
+
+    def describe(self) -> dict[str, str]:
+        return {"model": self.config.model, "device": "cpu"}
+
+
+@dataclass
+class Ending:
+    """How a run of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SegmenterConfig, str, str]]:
+    """Replace the loading of models, and list what was loaded."""
+    calls = []
+
+    def load(preset: SegmenterConfig, *, device: str, dtype: str) -> FakeSegmenter:
+        calls.append((preset, device, dtype))
+        return FakeSegmenter(preset)
+
+    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load)
+    return calls
+
+
+@pytest.fixture
+def car(
+    loads: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ending]:
+    """Run the command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Ending:
+        monkeypatch.setattr(sys, "argv", ["car", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return Ending(end.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "teal").save(path)
+    return path
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_segment_writes_overlay_labels_masks_and_json(car: Callable[..., Ending], photo: Path):
+    end = car("segment", "photo.png", "-t", "cat", "-t", GHOST, "-t", "cup")
+    assert end.code == 0
+    assert end.err == ""
+    assert _files(Path("out")) == [
+        "photo.json",
+        "photo_labels.json",
+        "photo_labels.png",
+        "photo_masks/001_cat.png",
+        "photo_masks/002_cup.png",
+        "photo_overlay.png",
+    ]
+    content = json.loads(Path("out/photo.json").read_text())
+    assert [one["text"] for one in content["found"]] == ["cat", "cup"]
+    assert [(one["text"], one["step"]) for one in content["rejected"]] == [(GHOST, 1)]
+    assert content["image"] == "photo.png"
+    assert content["settings"]["score_threshold"] == PRESETS["default"].score_threshold
+    assert content["preset"] == "default"
+
+
+def test_the_table_says_what_was_found_and_what_rejected_when_and_why(car: Callable[..., Ending], photo: Path):
+    end = car("segment", "photo.png", "-t", "cat", "-t", GHOST, "-o", "elsewhere", "-f", "json")
+    rows = [line.split("│") for line in end.out.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
+    assert cells[0][:3] == ["cat", "found", "0.90"]
+    assert cells[0][3].startswith("covers ")
+    assert cells[1] == [GHOST, "rejected at step 1", "0.11", "below the threshold of 0.4"]
+    assert end.out.splitlines()[-1] == f"Wrote {Path('elsewhere/photo.json')}"
+
+
+def test_options_reach_the_segmenter(
+    car: Callable[..., Ending], photo: Path, loads: list[tuple[SegmenterConfig, str, str]]
+):
+    car(
+        *("segment", "photo.png", "-t", "cat", "--preset", "paper-voc", "--model", "a", "--classifier", "b"),
+        *(
+            "--device",
+            "cpu",
+            "--dtype",
+            "bfloat16",
+            "--set",
+            "score_threshold=0.25",
+            "--set",
+            "visual_prompts=blur,gray",
+        ),
+    )
+    changes = {"model": "a", "classifier": "b", "score_threshold": 0.25, "visual_prompts": ("blur", "gray")}
+    assert loads == [(with_settings(PRESETS["paper-voc"], changes), "cpu", "bfloat16")]
+
+
+def test_figure_adds_the_recurrence(car: Callable[..., Ending], photo: Path):
+    assert car("segment", "photo.png", "-t", "cat", "--figure", "-f", "json").code == 0
+    assert _files(Path("out")) == ["photo.json", "photo_figure.png"]
+
+
+def test_several_images_share_one_segmenter_and_say_a_line_each(
+    car: Callable[..., Ending], photo: Path, loads: list[object]
+):
+    Path("more").mkdir()
+    Image.open(photo).convert("L").save("more/photo.jpg")
+    end = car("segment", "photo.png", "more", "-t", "cat", "-t", GHOST, "-f", "json")
+    assert end.code == 0
+    assert end.out.splitlines() == [
+        "photo.png: cat 0.90; 1 rejected",
+        f"{Path('more/photo.jpg')}: cat 0.90; 1 rejected",
+    ]
+    assert _files(Path("out")) == ["photo-2.json", "photo.json"]
+    assert len(loads) == 1
+
+
+def test_one_broken_image_does_not_stop_the_others(car: Callable[..., Ending], photo: Path):
+    Path("broken.jpg").write_text("not a picture")
+    end = car("segment", "broken.jpg", "photo.png", "gone.png", "-t", "cat", "-f", "json")
+    assert end.code == 2
+    lines = end.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("Error: Expected an image, but 'broken.jpg' is none of ")
+    assert lines[1] == "Error: No image at 'gone.png'; check the path."
+    assert _files(Path("out")) == ["photo.json"]
+
+
+def test_existing_results_are_skipped_only_if_complete(car: Callable[..., Ending], photo: Path, loads: list[object]):
+    arguments = ("segment", "photo.png", "-t", "cat", "--skip-existing")
+    car(*arguments)
+    end = car(*arguments)
+    assert (end.code, end.out, end.err) == (0, "", "Skipped photo.png: its results are in out.\n")
+    assert len(loads) == 1
+    Path("out/photo_overlay.png").unlink()
+    assert "found" in car(*arguments).out
+    assert len(loads) == 2
+
+
+def test_texts_come_from_a_file_too(car: Callable[..., Ending], photo: Path):
+    Path("texts.txt").write_text("\ufeff# animals\ncat\n\n  dog  \n", encoding="utf-8")
+    car("segment", "photo.png", "-t", "cup", "--texts-file", "texts.txt", "-f", "json")
+    assert json.loads(Path("out/photo.json").read_text())["queries"] == ["cup", "cat", "dog"]
+
+
+def test_duplicate_texts_are_merged_and_said(car: Callable[..., Ending], photo: Path):
+    end = car("segment", "photo.png", "-t", "cat", "-t", "Cat ", "-t", "dog", "-f", "json")
+    assert (end.code, end.err) == (0, "Note: Merged duplicate texts: 'Cat '.\n")
+    assert json.loads(Path("out/photo.json").read_text())["queries"] == ["cat", "dog"]
+
+
+def test_the_first_frame_of_an_animation_is_said(car: Callable[..., Ending]):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save("clip.gif", save_all=True, append_images=frames[1:])
+    end = car("segment", "clip.gif", "-t", "cat", "-f", "json")
+    assert (end.code, end.err) == (0, "Note: Of the 2 frames of 'clip.gif' only the first is used.\n")
+    assert json.loads(Path("out/clip.json").read_text())["notes"] == [end.err.removeprefix("Note: ").strip()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photo.png"], "Expected at least one text to look for, but got none."),
+        (["photo.png", "-t", " "], "Expected every text to hold a word, but got ' '."),
+        (["photo.png", "-t", "x" * 400], "Expected texts of at most 77 tokens, but 'long' has 400."),
+        (
+            ["photo.png", "-t", "a\udc80"],
+            "Expected texts in Unicode, but got 'a\\udc80'; check the terminal's encoding.",
+        ),
+        (
+            ["photo.png", "--texts-file", "gone.txt"],
+            "The texts file 'gone.txt' cannot be read: No such file or directory.",
+        ),
+        (["photo.png", "--texts-file", "photo.png"], "The texts file 'photo.png' cannot be read: it is not UTF-8."),
+        (["gone.png", "-t", "a"], "No image at 'gone.png'; check the path."),
+        (["empty", "-t", "a"], "Expected an image file, but 'empty' is a folder."),
+        (["photo.png", "-t", "a", "-p", "pape-voc"], "No preset named 'pape-voc'. Did you mean 'paper-voc'? Known: "),
+        (["photo.png", "-t", "a", "--set", "eta"], "Expected a setting as NAME=VALUE, but got 'eta'."),
+        (["photo.png", "-t", "a", "--set", "crv=1"], "No setting named 'crv'. Did you mean 'crf'? Known: "),
+        (
+            ["photo.png", "-t", "a", "--set", "score_threshold=high"],
+            "Expected setting `score_threshold` to be a number from 0.0 to 1.0, but got 'high'.",
+        ),
+        (["photo.png", "-t", "a", "--set", "templates=[1"], "The value of setting `templates` is not JSON: "),
+        (["photo.png", "-t", "a", "-f", "jsn"], "No format named 'jsn'. Did you mean 'json'? Known: overlay, figure, "),
+        (["photo.png", "-t", "a", "-f", ","], "Expected at least one format, but got none. Known: overlay, "),
+        (["photo.png", "-t", "a", "--dtype", "int8"], "Expected dtype to be one of auto, float32, bfloat16, float16, "),
+        (
+            ["photo.png", "-t", "a", "-o", "photo.png/out"],
+            "Expected an output folder that can be written, but got 'photo.png/out': Not a directory.",
+        ),
+    ],
+)
+def test_a_mistake_ends_with_one_line_code_2_and_nothing_written(
+    car: Callable[..., Ending], photo: Path, arguments: list[str], message: str
+):
+    Path("empty").mkdir()
+    end = car("segment", *arguments)
+    assert end.code == 2
+    assert end.out == ""
+    assert end.err.startswith(f"Error: {message}")
+    assert end.err.count("\n") == 1
+    assert _files(Path()) == ["photo.png"]
+
+
+def test_mistakes_are_found_before_models_are_loaded(car: Callable[..., Ending], photo: Path, loads: list[object]):
+    car("segment", "gone.png", "-t", "a")
+    car("segment", "photo.png", "-t", " ")
+    car("segment", "photo.png", "-t", "a", "-o", "photo.png")
+    assert loads == []
+
+
+def test_missing_weights_end_with_one_line_and_code_3(
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise WeightsError("The weights of 'a' cannot be had; use --preset tiny.")
+
+    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", fail)
+    end = car("segment", "photo.png", "-t", "cat")
+    assert (end.code, end.out, end.err) == (3, "", "Error: The weights of 'a' cannot be had; use --preset tiny.\n")
+
+
+def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clip_as_rnn.export.coco.encode", interrupt)  # amid the JSON
+    end = car("segment", "photo.png", "-t", "cat", "-f", "json,npz")
+    assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
+    assert _files(Path("out")) == ["photo.npz"]
+
+
+def test_a_bug_shows(car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(FakeSegmenter, "segment", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["car", "segment", "photo.png", "-t", "cat"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_an_unknown_option_ends_with_code_2(car: Callable[..., Ending]):
+    end = car("segment", "photo.png", "--colour")
+    assert end.code == 2
+    assert "--colour" in end.err
+
+
+def test_demo_writes_overlay_figure_labels_and_json(
+    car: Callable[..., Ending],
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loads: list[tuple[SegmenterConfig, str, str]],
+):
+    monkeypatch.setattr(cli, "DEMO_IMAGE", photo)
+    end = car("demo")
+    assert end.code == 0
+    assert _files(Path("out/demo")) == [
+        "photo.json",
+        "photo_figure.png",
+        "photo_labels.json",
+        "photo_labels.png",
+        "photo_overlay.png",
+    ]
+    assert loads == [(PRESETS["tiny"], "auto", "auto")]
+    assert all(text in end.out for text in cli.DEMO_TEXTS)
+    assert str(Path("out/demo/photo_figure.png")) in end.out.splitlines()[-1]
+
+
+def test_presets_are_listed_and_shown(car: Callable[..., Ending]):
+    listed = car("presets").out
+    assert all(f" {name} " in listed for name in PRESETS)
+    shown = [line.split() for line in car("presets", "paper-voc").out.splitlines()]
+    assert ["*", "score_threshold", "0.6", "0.4"] in shown
+    assert ["mask_threshold", "0.4"] in shown
+
+
+def test_presets_are_printed_for_programs(car: Callable[..., Ending]):
+    every = json.loads(car("presets", "--json").out)
+    assert set(every) == set(PRESETS)
+    one = json.loads(car("presets", "tiny", "--json").out)
+    assert with_settings(SegmenterConfig(), {k: v for k, v in one["tiny"].items() if v is not None}) == PRESETS["tiny"]
+
+
+def test_an_unknown_preset_is_refused(car: Callable[..., Ending]):
+    end = car("presets", "tini")
+    assert end.code == 2
+    assert end.err.startswith("Error: No preset named 'tini'. Did you mean 'tiny'? Known: default, ")
+
+
+def test_version_is_printed(car: Callable[..., Ending]):
+    end = car("--version")
+    assert (end.code, end.out) == (0, f"clip-as-rnn {clip_as_rnn.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("crf=false", False),
+        ("max_steps=3", 3),
+        ("max_steps=none", None),
+        ("cam_threshold=.5", 0.5),
+        ("templates=none", ()),
+        ("contrast_texts=sky, grass", ("sky", "grass")),
+        ('contrast_texts=["red, blue", "sky"]', ("red, blue", "sky")),
+        ("stuff_visual_prompts=None", None),
+        ("stuff_visual_prompts=circle", ("circle",)),
+        ("proposals=dense", "dense"),
+        ("proposal_template=a = {}", "a = {}"),
+    ],
+)
+def test_settings_are_read_as_their_type(assignment: str, value: object):
+    name = assignment.partition("=")[0]
+    assert parse_settings([assignment]) == {name: value}
+
+
+def test_stems_never_meet():
+    paths = [Path(name) for name in ("a/x.png", "b/X.jpg", "x-2.png", "x.gif", "é" * 120 + ".png")]
+    stems = unique_stems(paths)
+    assert stems[:4] == ["x", "X-2", "x-2-2", "x-3"]
+    assert len(stems[4].encode()) <= 200
+
+
+@pytest.mark.parametrize(
+    "code", ["import clip_as_rnn", "from clip_as_rnn.apps import cli; cli.app(['--help'], standalone_mode=False)"]
+)
+def test_start_is_light(code: str):
+    """The package and the command's help must not wait for torch."""
+    check = f"{code}; import sys; print(sorted({{'torch', 'transformers', 'cv2', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_public_name_resolves():
+    for name in clip_as_rnn.__all__:
+        assert getattr(clip_as_rnn, name).__name__ == name if name != "PRESETS" else clip_as_rnn.PRESETS is PRESETS
+    assert dir(clip_as_rnn) == sorted(clip_as_rnn.__all__)
+    with pytest.raises(AttributeError, match="module 'clip_as_rnn' has no attribute 'segmenters'"):
+        _ = clip_as_rnn.segmenters
