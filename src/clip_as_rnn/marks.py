@@ -71,6 +71,7 @@ def _draw(image: RgbImage, mask: Bool[ndarray, "h w"], mark: VisualPrompt) -> No
     half_width = int(columns.max() - columns.min() + 1) // 2
     half_height = int(rows.max() - rows.min() + 1) // 2
     if mark == "circle":
-        cv2.ellipse(image, (x, y), (half_width, half_height), 0, 0, 360, _RED, 1)
+        # Until 4.11 OpenCV drew an 8-connected ellipse as it now draws a 4-connected one; scores feel the difference.
+        cv2.ellipse(image, (x, y), (half_width, half_height), 0, 0, 360, _RED, 1, cv2.LINE_4)
     else:
         cv2.rectangle(image, (x - half_width, y - half_height), (x + half_width, y + half_height), _RED, 1)

@@ -20,10 +20,11 @@ def min_max_scale(maps: PatchMaps) -> PatchMaps:
 
 
 def grow_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
-    """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing)."""
-    if len(maps) == 0:
-        return maps.new_zeros((0, *size_hw))
-    return torch.nn.functional.interpolate(maps[None], size=size_hw, mode="bilinear", align_corners=False)[0]
+    """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing); on the CPU."""
+    grown = torch.empty(len(maps), *size_hw)
+    for row, patch_map in zip(grown.numpy(), maps.cpu().numpy(), strict=True):
+        cv2.resize(patch_map, size_hw[::-1], dst=row, interpolation=cv2.INTER_LINEAR)
+    return grown
 
 
 def grow_masks(masks: Bool[ndarray, "n h w"], size_hw: tuple[int, int]) -> Bool[ndarray, "n H W"]:

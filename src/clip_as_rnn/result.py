@@ -14,6 +14,19 @@ from clip_as_rnn.shapes import LabelMap, Masks, PatchMaps, Scores, SoftMasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """What stage 1 proposes in one step, one value per patch; row i belongs to text i.
+
+    Attributes:
+        cams: before the affinity, in [0, 1].
+        maps: after the affinity, in [0, 1].
+    """
+
+    cams: PatchMaps
+    maps: PatchMaps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One turn of the recurrence: what was proposed for each text, and which texts passed.
 

@@ -1,0 +1,268 @@
+"""The frozen CLIP: what CaR reads off it, and nothing of what CaR does with it.
+
+One pass over an image yields all that the proposals need: the input of the last block, patch features and the mean attention
+of the last layers. Attention matrices are summed as they appear and never kept. All functions are without side effects.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPModel, PreTrainedTokenizerBase
+
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.shapes import Features, Pixels
+
+_TEXTS_PER_PASS = 256
+_PULL_BACK_BYTES = 512 * 2**20  # what the batched backward pass may take at once
+_MAX_PATCHES = 16_384  # their attention takes 1 GiB a head
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How the CLIP at hand wants its images: square side in pixels, and mean and deviation per channel in [0, 1]."""
+
+    side_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchView:
+    """One image as the proposal CLIP sees it, with P = gh * gw patches.
+
+    Attributes:
+        grid_hw: gh, gw.
+        last_input: (1, P + 1, width) input of the last block, CLS first.
+        activations: (P, width) A, the output of the last block's first layer norm, without CLS.
+        patches: (P, d) tokens after the last block, projected, of length 1.
+        pooled: (d,) z, the mean over patches after the last layer norm, projected, not normalised.
+        attention: (P, P) mean over heads and over the last layers, CLS cut out; None if none was asked for.
+    """
+
+    grid_hw: tuple[int, int]
+    last_input: Float[Tensor, "1 tokens width"]
+    activations: Float[Tensor, "p width"]
+    patches: Float[Tensor, "p d"]
+    pooled: Float[Tensor, " d"]
+    attention: Float[Tensor, "p p"] | None
+
+
+class Clip:
+    """A frozen CLIP on one device in one precision. Holds only what was loaded."""
+
+    def __init__(
+        self, model: CLIPModel, tokenizer: PreTrainedTokenizerBase, preparation: Preparation, fingerprint: str
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.preparation = preparation
+        self.fingerprint = fingerprint
+        self.vision = model.vision_model
+        self.patch_px: int = model.config.vision_config.patch_size
+        self.max_tokens: int = model.config.text_config.max_position_embeddings
+        self.logit_scale = float(model.logit_scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.logit_scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.model.visual_projection.weight.dtype
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the space that images and texts share."""
+        return int(self.model.config.projection_dim)
+
+    def check_lengths(self, texts: Sequence[str]) -> None:
+        """Refuse texts that CLIP cannot read whole.
+
+        Raises:
+            InputError: a text has more tokens than the model has positions.
+        """
+        for text, ids in zip(texts, self.tokenizer(list(texts))["input_ids"], strict=True):
+            if len(ids) > self.max_tokens:
+                short = text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+                raise InputError(
+                    f"The text {short!r} has {len(ids)} tokens, but CLIP reads at most {self.max_tokens}; shorten it."
+                )
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Features:
+        """Embed texts; float32 features of length 1, one row per text.
+
+        Raises:
+            InputError: a text is too long.
+        """
+        self.check_lengths(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
+        features = torch.empty(len(texts), self.width, device=self.device)
+        for start in range(0, len(order), _TEXTS_PER_PASS):
+            rows = order[start : start + _TEXTS_PER_PASS]
+            batch = self.tokenizer([texts[i] for i in rows], padding=True, return_tensors="pt").to(self.device)
+            hidden = self.model.text_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+            end = batch["attention_mask"].sum(1) - 1  # the end-of-text token is the last one that counts
+            pooled = hidden[torch.arange(len(rows), device=self.device), end]
+            features[rows] = functional.normalize(self.model.text_projection(pooled).float(), dim=1)
+        return features
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Pixels, *, skipped_blocks: int = 0, half_positions: bool = False) -> Features:
+        """Embed square images by their CLS token; float32 features of length 1.
+
+        `skipped_blocks` leaves out so many of the last blocks: the authors' release reads the last but one.
+        """
+        tokens, _ = self._embed(pixels, half_positions=half_positions)
+        layers = self.vision.encoder.layers
+        for layer in layers[: len(layers) - skipped_blocks]:
+            tokens = _run_block(layer, tokens)
+        features = self.model.visual_projection(self.vision.post_layernorm(tokens[:, 0]))
+        return functional.normalize(features.float(), dim=1)
+
+    @torch.inference_mode()
+    def view_patches(self, pixels: Pixels, *, affinity_layers: int, half_positions: bool = False) -> PatchView:
+        """Look at one image of any size that is a whole number of patches.
+
+        Raises:
+            InputError: the image has more patches than attention can hold.
+        """
+        tokens, grid_hw = self._embed(pixels, half_positions=half_positions)
+        layers = self.vision.encoder.layers
+        first_summed = max(len(layers) - affinity_layers, 0)
+        total: Tensor | None = None
+        for depth, layer in enumerate(layers):
+            last_input = tokens
+            if depth < first_summed:
+                tokens = _run_block(layer, tokens)
+                continue
+            attended, attention = _attend_and_sum(layer.self_attn, layer.layer_norm1(tokens))
+            tokens = _finish_block(layer, tokens, attended)
+            total = attention if total is None else total.add_(attention)
+        patch_tokens = self.vision.post_layernorm(tokens[0, 1:]).float()
+        projection = self.model.visual_projection.weight.float()
+        return PatchView(
+            grid_hw=grid_hw,
+            last_input=last_input,
+            activations=layers[-1].layer_norm1(last_input)[0, 1:].float(),
+            patches=functional.normalize(patch_tokens @ projection.T, dim=1),
+            pooled=projection @ patch_tokens.mean(0),
+            attention=None if total is None else total / (len(layers) - first_summed),
+        )
+
+    def pull_back(self, view: PatchView, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
+        """Average the gradient of <direction, z> with respect to A over the patches, for many directions at once.
+
+        That average is the derivative of z along one shift shared by all patches, so a single vector is differentiated
+        instead of P. Exact and linear in the directions, which lie in the projected space of z; float32.
+        """
+        patches = len(view.activations)
+        with torch.enable_grad():
+            shift = torch.zeros(view.last_input.shape[-1], device=self.device, requires_grad=True)
+            pooled = self._pool_shifted(view.last_input.clone(), shift)
+        gradients = [
+            torch.autograd.grad(pooled, shift, chunk, is_grads_batched=True, retain_graph=True)[0]
+            for chunk in directions.to(pooled.dtype).split(self._pull_back_chunk(patches))
+        ]
+        return torch.cat(gradients).float() / patches
+
+    def _pool_shifted(self, last_input: Tensor, shift: Tensor) -> Float[Tensor, " d"]:
+        """Run the last block with `shift` added to every patch of A, and pool as z is pooled."""
+        layer = self.vision.encoder.layers[-1]
+        normed = layer.layer_norm1(last_input)
+        on_patches = torch.ones(normed.shape[1], 1, device=self.device)
+        on_patches[0] = 0
+        normed = normed + (on_patches * shift).to(normed.dtype)
+        attended, _ = _attend_explicitly(layer.self_attn, normed)
+        tokens = _finish_block(layer, last_input, attended)
+        pooled = self.vision.post_layernorm(tokens[0, 1:]).mean(0)
+        return functional.linear(pooled, self.model.visual_projection.weight)
+
+    def _pull_back_chunk(self, patches: int) -> int:
+        """Directions per backward pass: about three attention matrices and eight token matrices each are alive at once."""
+        config = self.model.config.vision_config
+        per_direction = 4 * (3 * config.num_attention_heads * patches**2 + 8 * patches * config.intermediate_size)
+        return max(1, _PULL_BACK_BYTES // per_direction)
+
+    def _embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
+        """Turn pixels into tokens, CLS first, with position embeddings interpolated bilinearly to the grid."""
+        embeddings = self.vision.embeddings
+        patches = embeddings.patch_embedding(pixels.to(self.device, self.dtype))  # b width gh gw
+        grid_hw = (patches.shape[2], patches.shape[3])
+        if grid_hw[0] * grid_hw[1] > _MAX_PATCHES:
+            raise InputError(
+                f"The image has {grid_hw[0] * grid_hw[1]:,} patches, but at most {_MAX_PATCHES:,} fit into memory; "
+                "lower the setting `max_side_px`."
+            )
+        positions = _grow_positions(embeddings.position_embedding.weight, grid_hw)
+        if half_positions:
+            positions = positions.half()
+        cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
+        tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1) + positions.to(self.dtype)
+        return self.vision.pre_layrnorm(tokens), grid_hw
+
+
+def _grow_positions(table: Float[Tensor, "positions width"], grid_hw: tuple[int, int]) -> Float[Tensor, "tokens width"]:
+    """Interpolate the square table of position embeddings to another grid; CLS keeps its own."""
+    side = int((len(table) - 1) ** 0.5)
+    if grid_hw == (side, side):
+        return table
+    square = table[1:].float().T.reshape(1, -1, side, side)
+    grown = functional.interpolate(square, size=grid_hw, mode="bilinear", align_corners=False)
+    return torch.cat([table[:1].float(), grown.flatten(2)[0].T])
+
+
+def _split_heads(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Project tokens to queries, keys and values, (b, heads, tokens, head width) each."""
+    shape = (*tokens.shape[:2], attention.num_heads, attention.head_dim)
+    query, key, value = (
+        projection(tokens).view(shape).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    return query, key, value
+
+
+def _join_heads(attention: nn.Module, values: Tensor) -> Tensor:
+    """Put the heads side by side and project them back."""
+    joined: Tensor = attention.out_proj(values.transpose(1, 2).flatten(2))
+    return joined
+
+
+def _attend_explicitly(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Attend with the matrix in hand: output (b, tokens, width) and probabilities (b, heads, tokens, tokens)."""
+    query, key, value = _split_heads(attention, tokens)
+    probabilities = torch.softmax((query * attention.scale) @ key.transpose(2, 3), dim=-1)
+    return _join_heads(attention, probabilities @ value), probabilities
+
+
+def _attend_and_sum(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Float[Tensor, "p p"]]:
+    """Attend for one image, a head at a time, keeping only the mean over heads of the patches' attention, float32."""
+    query, key, value = _split_heads(attention, tokens)
+    patches = tokens.shape[1] - 1
+    mean = torch.zeros(patches, patches, device=tokens.device)
+    values = torch.empty_like(value)
+    for head in range(attention.num_heads):
+        probabilities = torch.softmax((query[:, head] * attention.scale) @ key[:, head].transpose(1, 2), dim=-1)
+        values[:, head] = probabilities @ value[:, head]
+        mean += probabilities[0, 1:, 1:]
+    return _join_heads(attention, values), mean.div_(attention.num_heads)
+
+
+def _run_block(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """Run one transformer block whose attention matrix nobody needs."""
+    query, key, value = _split_heads(layer.self_attn, layer.layer_norm1(tokens))
+    values = functional.scaled_dot_product_attention(query, key, value)
+    return _finish_block(layer, tokens, _join_heads(layer.self_attn, values))
+
+
+def _finish_block(layer: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
+    """Add the attention's output and the multi-layer perceptron to the residual stream."""
+    tokens = tokens + attended
+    finished: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))
+    return finished

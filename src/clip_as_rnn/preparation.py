@@ -1,0 +1,59 @@
+"""From an RGB image to the pixels a CLIP reads: sizes, crops and normalisation, as CLIP's own preprocessing rounds them."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clip_as_rnn.clip import Preparation
+from clip_as_rnn.shapes import Pixels, RgbImage
+
+View = Literal["crop", "whole"]
+_LONG_STRIP = 4
+
+
+def limit_size(image: RgbImage, max_side_px: int | None) -> RgbImage:
+    """Shrink an image whose long side exceeds `max_side_px`; others pass as they are."""
+    height, width = image.shape[:2]
+    if max_side_px is None or max(height, width) <= max_side_px:
+        return image
+    scale = max_side_px / max(height, width)
+    return _resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def patch_pixels(image: RgbImage, multiple_px: int, least_px: int, preparation: Preparation) -> Pixels:
+    """Stretch an image so that both sides are multiples of `multiple_px`, rounding up, and at least `least_px`; (1, 3, h, w)."""
+    height, width = (max(ceil(side / multiple_px) * multiple_px, least_px) for side in image.shape[:2])
+    return normalise([_resize(image, (height, width))], preparation)
+
+
+def square_image(image: RgbImage, side_px: int, view: View) -> RgbImage:
+    """Cut the centre square out of an image, or squeeze all of it into one; bicubic, antialiased."""
+    if view == "whole":
+        return _resize(image, (side_px, side_px))
+    height, width = image.shape[:2]
+    short = min(height, width)
+    resized_hw = (side_px * height // short, side_px * width // short)
+    top, left = (round((side - side_px) / 2) for side in resized_hw)  # half to even, as the original CLIP cuts
+    if max(resized_hw) > _LONG_STRIP * side_px:  # resize no more of a long strip than will be seen
+        y, x = height / resized_hw[0], width / resized_hw[1]
+        box = (left * x, top * y, (left + side_px) * x, (top + side_px) * y)
+        return np.asarray(Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BICUBIC, box=box))
+    return _resize(image, resized_hw)[top : top + side_px, left : left + side_px]
+
+
+def normalise(images: Sequence[RgbImage], preparation: Preparation) -> Pixels:
+    """Stack images of one size and shift and scale their channels to CLIP's mean and deviation."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor(preparation.mean), torch.tensor(preparation.std)
+    return (stacked - mean[:, None, None]) / std[:, None, None]
+
+
+def _resize(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+    """Resize by Pillow's bicubic filter, which antialiases when shrinking."""
+    if image.shape[:2] == size_hw:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BICUBIC))
