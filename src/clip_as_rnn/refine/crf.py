@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine import lattice, lattice_torch
+from clip_as_rnn.refine import lattice_cpu, lattice_torch
 
 Image: TypeAlias = npt.NDArray[np.uint8] | Tensor
 Array = TypeVar("Array", npt.NDArray[Any], Tensor)
@@ -208,7 +208,7 @@ class _Filter(Protocol):
 class _HostFilter:
     """The compiled lattice behind tensors in the processor's memory."""
 
-    table: lattice.Lattice
+    table: lattice_cpu.Lattice
 
     def add_filtered(self, values: Tensor, out: Tensor) -> None:
         self.table.add_filtered(values.numpy(), out.numpy())
@@ -216,7 +216,7 @@ class _HostFilter:
 
 def _build_filter(features: Tensor, weight: float) -> _Filter:
     if features.device.type == "cpu":
-        return _HostFilter(lattice.build_lattice(features.numpy()).normalise(weight))
+        return _HostFilter(lattice_cpu.build_lattice(features.numpy()).normalise(weight))
     return lattice_torch.build_lattice(features).normalise(weight)
 
 
