@@ -1,0 +1,1 @@
+"""Every protocol of the paper: data sets, ways of counting, resumable runs, reports."""

@@ -1,0 +1,107 @@
+"""Evaluate one segmenter on one data set, from the files to the report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_as_rnn.evaluation.datasets import Dataset, SemanticDataset
+from clip_as_rnn.evaluation.description import Protocol, claim_folder, describe_run
+from clip_as_rnn.evaluation.markdown import render_report
+from clip_as_rnn.evaluation.passes import PassOrder
+from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.records import write_atomically
+from clip_as_rnn.evaluation.report import Report, Timing, build_report, measure_time, write_report_json
+from clip_as_rnn.evaluation.runner import RunOptions, Watcher, go_through, open_run
+from clip_as_rnn.evaluation.tallies import ReferringTally, SemanticTally, Tally
+from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask, referring_task, semantic_task
+from clip_as_rnn.evaluation.vocabulary import Wording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is to be evaluated on.
+
+    Attributes:
+        split: None: the one that the paper reports.
+        order: how things and stuff are asked for.
+        wording: which texts the classes are asked for with.
+    """
+
+    dataset: Dataset
+    root: Path
+    split: str | None = None
+    order: PassOrder = "paper"
+    wording: Wording = "paper"
+
+    @property
+    def split_name(self) -> str:
+        """The split in force."""
+        return self.split or self.dataset.split
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How a run is carried out: the preset's name for the report, how much to run, and who watches."""
+
+    preset: str
+    options: RunOptions
+    watcher: Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run gave: a report once every image of every shard is done, and how many are not."""
+
+    report: Report | None
+    timing: Timing
+    missing: int
+
+
+def open_task(question: Question) -> SemanticTask | ReferringTask:
+    """List what is to be evaluated.
+
+    Raises:
+        InputError: the data is not where it should be; the message says where that is and where it comes from.
+    """
+    dataset, split = question.dataset, question.split_name
+    if isinstance(dataset, SemanticDataset):
+        return semantic_task(dataset, question.root, split, order=question.order, wording=question.wording)
+    return referring_task(dataset, question.root, split)
+
+
+def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: Conduct) -> Outcome:
+    """Evaluate a segmenter, or go on with it, and write the report into `folder` when all is done.
+
+    Raises:
+        InputError: the data is not where it should be, or the folder holds a run that was made otherwise.
+    """
+    task = open_task(question)
+    description = describe_run(conduct.preset, _protocol(question), segmenter)
+    claim_folder(folder, description)
+    run = open_run(f"{question.dataset.title}, {folder.name}", task, folder, conduct.options)
+    go_through(run, task.evaluator(segmenter), empty_tally(task), conduct.watcher)
+    timing = measure_time(run)
+    missing = sum(not run.store.has_record(name) for name in run.names)
+    if missing:
+        return Outcome(None, timing, missing)
+    report = build_report(run, question.dataset, description, empty_tally(task))
+    write_report_json(report, timing, folder)
+    write_atomically(folder / "report.md", render_report(report).encode())
+    return Outcome(report, timing, 0)
+
+
+def empty_tally(task: SemanticTask | ReferringTask) -> Tally:
+    """Return a tally that fits the task and has counted nothing."""
+    if isinstance(task, SemanticTask):
+        return SemanticTally(task.vocabulary, task.dataset.released_classes)
+    return ReferringTally(generalized=task.dataset.generalized)
+
+
+def _protocol(question: Question) -> Protocol:
+    """Describe the choices that matter for the kind of data set."""
+    is_semantic = isinstance(question.dataset, SemanticDataset)
+    return Protocol(
+        dataset=question.dataset.name,
+        split=question.split_name,
+        passes=question.order if is_semantic else None,
+        texts=question.wording if is_semantic else None,
+    )

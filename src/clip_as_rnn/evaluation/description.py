@@ -1,0 +1,117 @@
+"""What a run was made with: data set, every setting, models, software. Runs that differ in any of it never mix."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clip_as_rnn import __version__
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.records import read_json, write_json
+
+_PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "pillow", "pycocotools")
+_FILE = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """The choices of the evaluation itself; those of no use to a kind of data set are None."""
+
+    dataset: str
+    split: str
+    passes: str | None
+    texts: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """Everything that a result depends on, ready for JSON."""
+
+    preset: str
+    protocol: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    models: Mapping[str, str]
+    software: Mapping[str, str]
+
+
+class Entry(NamedTuple):
+    """One entry of two descriptions: its dotted name and both values."""
+
+    name: str
+    first: Any
+    second: Any
+
+
+def describe_run(preset: str, protocol: Protocol, segmenter: Segmenting) -> RunDescription:
+    """Describe a run with the segmenter at hand."""
+    return RunDescription(
+        preset=preset,
+        protocol=asdict(protocol),
+        settings={name: _plain(value) for name, value in sorted(asdict(segmenter.config).items())},
+        models=dict(sorted(segmenter.describe().items())),
+        software=_software(),
+    )
+
+
+def claim_folder(folder: Path, description: RunDescription) -> None:
+    """Write the description into an output folder, or check that the run already there has the same one.
+
+    Raises:
+        InputError: it differs; the message names the first difference and the way out.
+    """
+    if not (folder / _FILE).exists():
+        write_json(folder / _FILE, asdict(description))
+        return
+    for name, there, here in list_differences(read_description(folder), description):
+        raise InputError(
+            f"The folder {folder} holds a run with {name} = {there!r}, but now it is {here!r}; results of the two must "
+            f"not mix: choose another folder with -o, or go on with what that run used."
+        )
+
+
+def read_description(folder: Path) -> RunDescription:
+    """Read the description of a run.
+
+    Raises:
+        InputError: the folder is not one of `car evaluate`.
+    """
+    try:
+        return RunDescription(**read_json(folder / _FILE))
+    except TypeError as error:
+        raise InputError(f"Expected the description of a run in {folder / _FILE}, but: {error}.") from error
+
+
+def list_differences(first: RunDescription, second: RunDescription) -> tuple[Entry, ...]:
+    """List every entry in which two descriptions differ."""
+    return tuple(_differing(asdict(first), asdict(second)))
+
+
+def _differing(found: Any, asked: Any, name: str = "") -> Iterator[Entry]:
+    if isinstance(found, Mapping) and isinstance(asked, Mapping):
+        for key in sorted({*found, *asked}):
+            yield from _differing(found.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
+    elif found != asked:
+        yield Entry(name, found, asked)
+
+
+def _software() -> dict[str, str]:
+    return {
+        "clip-as-rnn": __version__,
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _plain(value: Any) -> Any:
+    """Turn tuples into lists, as JSON gives them back."""
+    return list(value) if isinstance(value, tuple) else value

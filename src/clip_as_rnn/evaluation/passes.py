@@ -1,0 +1,76 @@
+"""Semantic prediction in passes: where a vocabulary knows things and stuff, each is asked for by itself.
+
+`official`: things against the generic background texts, stuff against the names of all things.
+`paper`: mutual background, each against the names of the other. `single`: everything is asked for at once.
+In both divided orders the things are painted over the stuff.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.vocabulary import Kind, Vocabulary
+from clip_as_rnn.shapes import LabelMap, RgbImage
+
+PassOrder = Literal["official", "paper", "single"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One question to the segmenter: these `texts`, whose labels are `labels`, row by row."""
+
+    segmenter: Segmenting
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """The labels of one image.
+
+    Attributes:
+        labels: (h, w), 0 is background, i + 1 is class i.
+        kept: labels of the texts that were found, ascending, also where others cover all of their pixels.
+        seconds: time spent in the segmenter.
+    """
+
+    labels: LabelMap
+    kept: tuple[int, ...]
+    seconds: float
+
+
+def plan_passes(segmenter: Segmenting, vocabulary: Vocabulary, order: PassOrder) -> tuple[Pass, ...]:
+    """Return the passes in the order in which they are painted: stuff first, so that things lie on top."""
+    if order == "single" or not vocabulary.of_kind("stuff") or not vocabulary.of_kind("thing"):
+        return (Pass(segmenter, vocabulary.texts, tuple(range(1, len(vocabulary.texts) + 1))),)
+    marks = segmenter.config.stuff_visual_prompts
+    stuff = segmenter.replace(
+        background_texts=vocabulary.of_kind("thing"),
+        visual_prompts=segmenter.config.visual_prompts if marks is None else marks,
+    )
+    things = segmenter if order == "official" else segmenter.replace(background_texts=vocabulary.of_kind("stuff"))
+    return (_pass_of(stuff, vocabulary, "stuff"), _pass_of(things, vocabulary, "thing"))
+
+
+def predict(passes: Sequence[Pass], image: RgbImage) -> Prediction:
+    """Run the passes and paint each over those before it."""
+    labels = np.zeros(image.shape[:2], dtype=np.int64)
+    kept: list[int] = []
+    started = perf_counter()
+    for turn in passes:
+        found = turn.segmenter.segment(image, turn.texts)
+        label_of = dict(zip(turn.texts, turn.labels, strict=True))
+        found_labels = np.array([0, *(label_of[text] for text in found.texts)])
+        painted = found_labels[found.label_map()]  # h w
+        labels = np.where(painted > 0, painted, labels)
+        kept.extend(found_labels[1:].tolist())
+    return Prediction(labels=labels, kept=tuple(sorted(kept)), seconds=perf_counter() - started)
+
+
+def _pass_of(segmenter: Segmenting, vocabulary: Vocabulary, kind: Kind) -> Pass:
+    labels = tuple(i for i, entry in enumerate(vocabulary.classes, start=1) if entry.kind == kind)
+    return Pass(segmenter, vocabulary.of_kind(kind), labels)

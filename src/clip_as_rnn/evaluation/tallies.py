@@ -1,0 +1,199 @@
+"""Pool the records of a run into the body of its report, one record at a time."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from clip_as_rnn.evaluation.metrics import (
+    COUNTINGS,
+    ConfusionMatrix,
+    Counting,
+    Presence,
+    Scores,
+    add_counts,
+    score,
+)
+from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
+from clip_as_rnn.evaluation.referring_metrics import (
+    GresSample,
+    GresScores,
+    Overlap,
+    ReferringScores,
+    score_gres,
+    score_overlaps,
+)
+from clip_as_rnn.evaluation.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class CountedScores:
+    """The scores of a data set under one way of counting, classes pooled."""
+
+    counting: Counting
+    miou: float | None
+    pixel_accuracy: float | None
+    mean_accuracy: float | None
+    frequency_weighted_iou: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceScores:
+    """How well texts were kept and rejected, pooled over all pairs of image and text."""
+
+    counts: Presence
+    precision: float | None
+    recall: float | None
+    absent_rejected: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class: its IoU under each way of counting, its true pixels, and in how many images it was kept."""
+
+    label: int
+    name: str
+    text: str
+    kind: str
+    pixels: int
+    ious: dict[Counting, float | None]
+    presence: Presence
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticBody:
+    """What a report says about label maps."""
+
+    scores: tuple[CountedScores, ...]
+    presence: PresenceScores
+    classes: tuple[ClassRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferringRow:
+    """Scores of one way to ask and to read the truth."""
+
+    asked: str
+    truth: str
+    scores: ReferringScores
+
+
+@dataclass(frozen=True, slots=True)
+class ReferringBody:
+    """What a report says about referred objects; `gres` only where sentences may have no target."""
+
+    rows: tuple[ReferringRow, ...]
+    gres: GresScores | None
+
+
+class Tally(Protocol):
+    """Pools records."""
+
+    def add(self, record: Record) -> None:
+        """Add one record; a failure adds nothing."""
+
+    def headline(self) -> float | None:
+        """Return the one number to watch."""
+
+    def body(self) -> SemanticBody | ReferringBody:
+        """Return everything the report says about the records so far."""
+
+
+class SemanticTally:
+    """Pools the pixels and the kept texts of label maps."""
+
+    def __init__(self, vocabulary: Vocabulary, released_classes: int | None = None) -> None:
+        size = len(vocabulary.classes) + 1
+        self._vocabulary = vocabulary
+        self._released_classes = released_classes or size
+        self._matrix: ConfusionMatrix = np.zeros((size, size), dtype=np.int64)
+        self._images = 0
+        self._present, self._present_kept, self._absent_kept = (np.zeros(size, dtype=np.int64) for _ in range(3))
+
+    def add(self, record: Record) -> None:
+        """Add one image's pixels and kept texts."""
+        if not isinstance(record.result, SemanticResult):
+            return
+        add_counts(self._matrix, record.result.counts)
+        present, kept = set(record.result.present), set(record.result.kept)
+        self._images += 1
+        self._present[list(present)] += 1
+        self._present_kept[list(present & kept)] += 1
+        self._absent_kept[list(kept - present)] += 1
+
+    def headline(self) -> float | None:
+        """Return the mIoU with background."""
+        return score(self._matrix, "with_background").miou
+
+    def body(self) -> SemanticBody:
+        """Return scores, presence and classes."""
+        scores = {counting: self._score(counting) for counting in COUNTINGS}
+        counted = tuple(
+            CountedScores(c, s.miou, s.pixel_accuracy, s.mean_accuracy, s.frequency_weighted_iou)
+            for c, s in scores.items()
+        )
+        total = Presence()
+        for label in range(1, len(self._matrix)):
+            total = total.add(self._class_presence(label))
+        presence = PresenceScores(total, total.precision, total.recall, total.absent_rejected)
+        return SemanticBody(counted, presence, tuple(self._row(label, scores) for label in range(len(self._matrix))))
+
+    def _score(self, counting: Counting) -> Scores:
+        """Score; the released way counts only as many classes as the authors' release does."""
+        size = self._released_classes if counting == "without_background_released" else len(self._matrix)
+        return score(self._matrix[:size, :size], counting)
+
+    def _class_presence(self, label: int) -> Presence:
+        present = int(self._present[label])
+        return Presence(present, int(self._present_kept[label]), self._images - present, int(self._absent_kept[label]))
+
+    def _row(self, label: int, scores: dict[Counting, Scores]) -> ClassRow:
+        ious = {
+            counting: found.class_ious[label] if label < len(found.class_ious) else None
+            for counting, found in scores.items()
+        }
+        pixels = int(self._matrix[label].sum())
+        if label == 0:
+            return ClassRow(0, "background", "", "background", pixels, ious, Presence())
+        entry = self._vocabulary.classes[label - 1]
+        return ClassRow(label, entry.name, entry.text, entry.kind, pixels, ious, self._class_presence(label))
+
+
+class ReferringTally:
+    """Pools the overlaps of referred objects."""
+
+    def __init__(self, *, generalized: bool) -> None:
+        self._generalized = generalized
+        self._released: list[Overlap] = []
+        self._merged: list[Overlap] = []
+        self._sentences: list[Overlap] = []
+        self._samples: list[GresSample] = []
+        self._iou_sum = 0.0
+
+    def add(self, record: Record) -> None:
+        """Add one reference's overlaps."""
+        result = record.result
+        if not isinstance(result, ReferringResult):
+            return
+        self._released.append(result.released)
+        self._merged.append(result.merged)
+        self._sentences.extend(result.sentences)
+        self._iou_sum += result.released.iou
+        if self._generalized:
+            self._samples.append(GresSample(result.merged, result.has_target, result.is_empty))
+
+    def headline(self) -> float | None:
+        """Return the mIoU as the authors count it."""
+        return self._iou_sum / len(self._released) if self._released else None
+
+    def body(self) -> ReferringBody:
+        """Return the scores of each way to ask and to read the truth."""
+        released, usual = "pixels in exactly one polygon", "union of the polygons"
+        if self._generalized:
+            released, usual = "the first object, pixels in exactly one polygon", "union of all objects"
+        rows = (
+            ReferringRow("all sentences together", released, score_overlaps(self._released)),
+            ReferringRow("all sentences together", usual, score_overlaps(self._merged)),
+            ReferringRow("each sentence by itself", usual, score_overlaps(self._sentences)),
+        )
+        return ReferringBody(rows, score_gres(self._samples) if self._generalized else None)

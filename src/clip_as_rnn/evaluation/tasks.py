@@ -1,0 +1,175 @@
+"""What a run does with one image: predict, compare with the truth, keep the counts.
+
+A task knows its data set and its segmenter; it knows nothing of folders of output, of resuming or of reports.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from clip_as_rnn.errors import CarError, InputError
+from clip_as_rnn.evaluation.datasets import ReferringDataset, SemanticDataset
+from clip_as_rnn.evaluation.labelled import (
+    LabelledImage,
+    check_same_size,
+    list_images,
+    read_labels,
+    read_rgb,
+    read_vocabulary,
+)
+from clip_as_rnn.evaluation.metrics import count_pixels
+from clip_as_rnn.evaluation.passes import Pass, PassOrder, plan_passes, predict
+from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
+from clip_as_rnn.evaluation.references import Reference, list_references
+from clip_as_rnn.evaluation.referring_metrics import measure_overlap
+from clip_as_rnn.evaluation.sentences import predict_reference
+from clip_as_rnn.evaluation.vocabulary import Vocabulary, Wording
+from clip_as_rnn.shapes import LabelMap, RgbImage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """The record of one image, and its predicted labels unless it failed (referring: 1 is the object)."""
+
+    record: Record
+    labels: LabelMap | None = None
+
+
+Evaluate: TypeAlias = Callable[[int], Evaluated]  # takes the position of an image in its split
+
+
+class Task(Protocol):
+    """A data set's split and how each of its images is evaluated."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The images (or references) of the split, in order."""
+
+    def evaluator(self, segmenter: Segmenting) -> Evaluate:
+        """Return what evaluates one image; an image that cannot be evaluated gives a record that says why."""
+
+    def truth(self, position: int) -> LabelMap:
+        """Return the true labels of the image at `position`; raises InputError."""
+
+    def picture(self, position: int) -> RgbImage:
+        """Return the image at `position`; raises InputError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticTask:
+    """Every class of a vocabulary asked on every image."""
+
+    dataset: SemanticDataset
+    vocabulary: Vocabulary
+    items: tuple[LabelledImage, ...]
+    order: PassOrder
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images of the split, in order."""
+        return tuple(item.name for item in self.items)
+
+    def evaluator(self, segmenter: Segmenting) -> Evaluate:
+        """Plan the passes once and return what runs them on one image."""
+        return partial(self._evaluate, plan_passes(segmenter, self.vocabulary, self.order))
+
+    def _evaluate(self, passes: Sequence[Pass], position: int) -> Evaluated:
+        """Segment one image and count its pixels; broken files and refusals become the record's failure."""
+        item = self.items[position]
+        try:
+            image, truth = self.picture(position), self.truth(position)
+            check_same_size(item, image, truth)
+            found = predict(passes, image)
+        except CarError as error:
+            return Evaluated(Record(item.name, 0.0, failure=str(error)))
+        result = SemanticResult(count_pixels(truth, found.labels), found.kept)
+        return Evaluated(Record(item.name, found.seconds, result), found.labels)
+
+    def truth(self, position: int) -> LabelMap:
+        """Return the true labels of one image."""
+        return read_labels(self.items[position], self.dataset, len(self.vocabulary.classes))
+
+    def picture(self, position: int) -> RgbImage:
+        """Return one image."""
+        return read_rgb(self.items[position].image)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferringTask:
+    """Every reference's sentences asked on its image, together and one by one."""
+
+    dataset: ReferringDataset
+    items: tuple[Reference, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The references of the split, in order."""
+        return tuple(item.name for item in self.items)
+
+    def evaluator(self, segmenter: Segmenting) -> Evaluate:
+        """Return what asks one reference."""
+        return partial(self._evaluate, segmenter)
+
+    def _evaluate(self, segmenter: Segmenting, position: int) -> Evaluated:
+        """Find one referred object and measure the overlaps; broken files and refusals become the record's failure."""
+        item = self.items[position]
+        try:
+            image, truth, released = self.picture(position), item.mask(), item.released_mask()
+            _check_reference(item, image)
+            found = predict_reference(segmenter, image, item.sentences)
+        except CarError as error:
+            return Evaluated(Record(item.name, 0.0, failure=str(error)))
+        result = ReferringResult(
+            released=measure_overlap(found.merged, released),
+            merged=measure_overlap(found.merged, truth),
+            sentences=tuple(measure_overlap(mask, truth) for mask in found.single),
+            has_target=bool(item.segmentations),
+            is_empty=not found.merged.any(),
+        )
+        return Evaluated(Record(item.name, found.seconds, result), found.merged.astype(np.int64))
+
+    def truth(self, position: int) -> LabelMap:
+        """Return 1 where the referred objects are."""
+        return self.items[position].mask().astype(np.int64)
+
+    def picture(self, position: int) -> RgbImage:
+        """Return one image."""
+        return read_rgb(self.items[position].image)
+
+
+def semantic_task(
+    dataset: SemanticDataset, root: Path, split: str, *, order: PassOrder, wording: Wording
+) -> SemanticTask:
+    """List the images of a split and read the class names.
+
+    Raises:
+        InputError: the data is not where it should be; the message says where that is and where it comes from.
+    """
+    items = list_images(dataset, root, split)
+    return SemanticTask(dataset, read_vocabulary(dataset, root, split).worded(wording), items, order)
+
+
+def referring_task(dataset: ReferringDataset, root: Path, split: str) -> ReferringTask:
+    """List the references of a split.
+
+    Raises:
+        InputError: the data is not where it should be; the message says where that is and where it comes from.
+    """
+    return ReferringTask(dataset, list_references(dataset, root, split))
+
+
+def _check_reference(item: Reference, image: RgbImage) -> None:
+    """Raise InputError unless the reference can be asked on its image."""
+    if not item.sentences:
+        raise InputError(f"Expected the reference {item.name} to have a sentence, but all of its sentences are blank.")
+    if image.shape[:2] != item.size_hw:
+        (height, width), (listed_height, listed_width) = image.shape[:2], item.size_hw
+        raise InputError(
+            f"Expected the image {item.image} to be {listed_width} x {listed_height} as instances.json says, "
+            f"but it is {width} x {height}."
+        )
