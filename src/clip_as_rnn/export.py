@@ -182,8 +182,9 @@ def _write_description(result: Result, path: Path) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     with _replacing(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=1).encode() + b"\n")
+        file.write(text.encode(errors="backslashreplace"))  # file names that are not Unicode become JSON escapes
 
 
 def _write_png(path: Path, picture: Image.Image) -> None:

@@ -27,6 +27,7 @@ Parameters = ParamSpec("Parameters")
 DEMO_IMAGE = Path(__file__).parents[1] / "assets" / "demo" / "demo.png"
 DEMO_TEXTS = ("cat", "dog", "car", "tree")
 
+_FORMATS = ("overlay", "labels", "masks", "json")
 _MISTAKE, _NO_WEIGHTS, _INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
@@ -37,20 +38,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")]
+Texts = Annotated[
+    list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; may be repeated.")
+]
+TextsFile = Annotated[
+    Path | None, typer.Option("--texts-file", metavar="FILE", help="Texts, one per line; # begins a comment.")
+]
 Preset = Annotated[
     str, typer.Option("--preset", "-p", metavar="NAME", help="A set of settings; `car presets` lists them.")
 ]
 Model = Annotated[
-    str | None,
-    typer.Option("--model", metavar="CLIP", help="The CLIP that proposes masks: a Hugging Face id, a folder, or tiny."),
+    str | None, typer.Option("--model", metavar="CLIP", help="What proposes masks: a Hugging Face id, a folder, tiny.")
 ]
-Judge = Annotated[
-    str | None, typer.Option("--classifier", metavar="CLIP", help="The CLIP that judges masks: likewise.")
-]
+Judge = Annotated[str | None, typer.Option("--classifier", metavar="CLIP", help="What judges masks: likewise.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")]
 DtypeName = Annotated[str, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the preset; may be repeated.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        *("--format", "-f"),
+        metavar="NAME",
+        help="overlay, figure, labels, masks, json, npz; may be repeated, or joined by commas.",
+        show_default="overlay,labels,masks,json",
+    ),
 ]
 
 
@@ -89,34 +104,19 @@ def _root(
 @app.command()
 @_ending_well
 def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")],
-    text: Annotated[
-        list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; repeat for more.")
-    ] = None,
-    texts_file: Annotated[
-        Path | None,
-        typer.Option("--texts-file", metavar="FILE", help="A file of texts: one per line, # begins a comment."),
-    ] = None,
+    images: Images,
+    text: Texts = None,
+    texts_file: TextsFile = None,
     preset: Preset = "default",
     model: Model = None,
     classifier: Judge = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
     set_: Assignments = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")] = Path("out"),
-    format_: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="NAME",
-            help="overlay, figure, labels, masks, json, npz; repeat or join by commas.",
-        ),
-    ] = ["overlay", "labels", "masks", "json"],  # noqa: B006 - Typer never changes it
+    output: Output = Path("out"),
+    format_: FormatNames = None,
     figure: Annotated[bool, typer.Option("--figure", help="Also draw the figure of the recurrence.")] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out images whose results are all there.")
-    ] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out images that are done.")] = False,
 ) -> None:
     """Segment pictures by texts: an overlay, a label map, masks and JSON for each."""
     texts = gather_texts(text or (), texts_file)
@@ -132,7 +132,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         device=device,
         dtype=dtype,
         folder=output,
-        formats=[*format_, "figure"] if figure else format_,
+        formats=[*(format_ or _FORMATS), *(["figure"] if figure else [])],
         skip_existing=skip_existing,
     )
     if not run(job):

@@ -1,7 +1,5 @@
 """Colours that people with any colour vision can tell apart, and that never change from run to run."""
 
-from colorsys import hls_to_rgb
-
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,20 +17,31 @@ _OKABE_ITO = (
     (213, 94, 0),
     (204, 121, 167),
 )
-_GOLDEN = 0.618033988749895  # steps of this turn of the hue circle never come back to where they were
-_LIGHTNESSES = (0.35, 0.55, 0.75)  # neighbours in number differ in lightness too, which every eye sees
-_SATURATION = 0.7
+_GOLDEN_TURN = 0.618033988749895 * 2 * np.pi  # steps of this angle around the hues never come back to where they were
+_LIGHTNESSES = (38.0, 62.0, 86.0, 50.0, 74.0)  # of CIELAB: neighbours in number differ for every eye
+_CHROMA = 45.0
 
 
 def colours(count: int) -> UInt8[ndarray, "n 3"]:
-    """Return the first `count` colours of one endless list: seven of Okabe & Ito's, then turns of the hue circle."""
-    listed = [_OKABE_ITO[i] if i < len(_OKABE_ITO) else _turned(i) for i in range(count)]
-    return np.array(listed, dtype=np.uint8).reshape(count, 3)
+    """Return the first `count` colours of one endless list: seven of Okabe & Ito's, then turns around the hues."""
+    numbers = np.arange(max(0, count - len(_OKABE_ITO)))
+    lab = np.stack(
+        [
+            np.take(_LIGHTNESSES, numbers % len(_LIGHTNESSES)),
+            _CHROMA * np.cos(numbers * _GOLDEN_TURN),
+            _CHROMA * np.sin(numbers * _GOLDEN_TURN),
+        ],
+        axis=1,
+    )
+    turned = _lab_to_rgb(lab) if len(numbers) else np.zeros((0, 3), np.uint8)
+    return np.concatenate([np.array(_OKABE_ITO[:count], dtype=np.uint8).reshape(-1, 3), turned])
 
 
-def _turned(i: int) -> tuple[int, int, int]:
-    red, green, blue = hls_to_rgb(i * _GOLDEN % 1.0, _LIGHTNESSES[i % len(_LIGHTNESSES)], _SATURATION)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def _lab_to_rgb(lab: Float[ndarray, "n 3"]) -> UInt8[ndarray, "n 3"]:
+    """Convert CIELAB to sRGB; what lies beyond sRGB is clipped."""
+    rgb = cv2.cvtColor(lab[None].astype(np.float32), cv2.COLOR_Lab2RGB)[0]
+    rounded: UInt8[ndarray, "n 3"] = np.round(np.clip(rgb, 0.0, 1.0) * 255).astype(np.uint8)
+    return rounded
 
 
 def heat(values: Float[ndarray, "h w"]) -> RgbImage:

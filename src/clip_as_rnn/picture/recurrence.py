@@ -219,9 +219,9 @@ def _heat_over(dimmed: RgbImage, proposal: Float[ndarray, "h w"]) -> RgbImage:
 def _cross_out(cell: RgbImage) -> None:
     """Strike a cell from corner to corner, in place: white, with a dark edge to stand on pale heat too."""
     height, width = cell.shape[:2]
-    for start, end in (((0, 0), (width - 1, height - 1)), ((0, height - 1), (width - 1, 0))):
-        cv2.line(cell, start, end, lettering.BLACK, 5, cv2.LINE_AA)
-        cv2.line(cell, start, end, lettering.WHITE, 2, cv2.LINE_AA)
+    for ink, thickness in ((lettering.BLACK, 5), (lettering.WHITE, 2)):
+        cv2.line(cell, (0, 0), (width - 1, height - 1), ink, thickness, cv2.LINE_AA)
+        cv2.line(cell, (0, height - 1), (width - 1, 0), ink, thickness, cv2.LINE_AA)
 
 
 def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Sequence[str]) -> None:
