@@ -1,0 +1,68 @@
+"""Save and load the state of training, all or nothing."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.plan import Plan
+from training.towers import Clip, ClipSize
+
+
+@dataclass(slots=True)
+class Progress:
+    """The state of training: the model, the running average of its weights (which is exported), the optimizer."""
+
+    model: Clip
+    average: Clip
+    optimizer: torch.optim.Optimizer
+    seen: int = 0
+    table: Tensor | None = None  # vectors of the last step's table of texts; never saved
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the average towards the model; early on it follows faster."""
+        decay = min(decay, (1 + self.seen / 128) / (10 + self.seen / 128))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+
+
+def load_progress(work: Path, plan: Plan, size: ClipSize, device: torch.device) -> Progress:
+    """Load the last checkpoint, or start anew with the plan's seed."""
+    torch.manual_seed(plan.seed)
+    model = Clip(size).to(device)
+    progress = Progress(model, copy.deepcopy(model), _make_optimizer(model, plan))
+    path = work / "checkpoint.pt"
+    if path.exists():
+        stored = torch.load(path, map_location=device, weights_only=True)
+        model.load_state_dict(stored["model"])
+        progress.average.load_state_dict(stored["average"])
+        progress.optimizer.load_state_dict(stored["optimizer"])
+        progress.seen = stored["seen"]
+    return progress
+
+
+def save_progress(progress: Progress, work: Path) -> None:
+    """Write the checkpoint; the old one stays until the new one is whole."""
+    partial = work / "checkpoint.partial"
+    torch.save(
+        {
+            "model": progress.model.state_dict(),
+            "average": progress.average.state_dict(),
+            "optimizer": progress.optimizer.state_dict(),
+            "seen": progress.seen,
+            "size": asdict(progress.model.size),
+        },
+        partial,
+    )
+    partial.rename(work / "checkpoint.pt")
+
+
+def _make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.98), foreach=True)

@@ -1,0 +1,121 @@
+"""Measure the CLIP on scenes of the held-out drawing while it is trained.
+
+Forty texts are asked on every scene. Plain measures of the two things that CaR needs: patches that know their names
+and a class token that knows what a mark shows. The benchmark itself is measured with the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
+from training.marks import blur
+from training.scenes import SceneRules, Scenes, SpriteSheet, compose
+from training.sprites import Sprites
+from training.step import normalise
+from training.texts import TEMPLATES, tokenize
+from training.towers import Clip
+
+SIDE_PX = 192
+COUNT = 96
+SEED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Scenes of unseen drawings: one large object each, and several smaller ones."""
+
+    single: Scenes
+    several: Scenes
+
+
+def evaluation_set(sprites: Sprites, device: torch.device) -> Questions:
+    """Draw the fixed scenes of the evaluation."""
+    held_out = sprites.of_styles(held_out=True)
+    rows = np.isin(held_out.concept, np.arange(CORE_COUNT))
+    core = Sprites(held_out.rgba[rows], held_out.concept[rows], held_out.style[rows])
+    weights = torch.ones(len(CONCEPTS))
+    sheet = SpriteSheet(core, weights, device)
+    generator = torch.Generator(device).manual_seed(SEED)
+    calm = {"tint_share": 0.0, "empty_share": 0.0, "max_angle": 0.2}
+    one = SceneRules(max_objects=1, single_share=1.0, single_size=(0.5, 0.9), **calm)
+    more = SceneRules(max_objects=4, single_share=0.25, several_size=(0.25, 0.5), **calm)
+    size = (SIDE_PX, SIDE_PX)
+    return Questions(compose(sheet, 2 * COUNT, size, one, generator), compose(sheet, COUNT, size, more, generator))
+
+
+@torch.no_grad()
+def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dict[str, float]:
+    """Measure naming of whole images, naming of marked objects (three marks), and dense mIoU."""
+    model.eval()
+    asked = [concept.name for concept in CONCEPTS[:CORE_COUNT]]
+    device = questions.single.images.device
+    names = text_vectors(model, tokenizer, asked, device)
+    ground = text_vectors(model, tokenizer, list(BACKGROUND_TEXTS), device)
+    single = encode(model, questions.single.images)
+    scores = {"top1": accuracy(single.cls @ names.T, questions.single.concepts[:, 0])}
+    scores |= marked_accuracy(model, questions.several, names)
+    several = encode(model, questions.several.images)
+    patches = model.scale * several.patches @ torch.cat([names, ground]).T  # b p n
+    scores["miou40"] = dense_miou(patches, questions.several, present_only=False)
+    scores["miou_present"] = dense_miou(patches, questions.several, present_only=True)
+    model.train()
+    return scores
+
+
+def encode(model: Clip, images: Tensor):
+    """Encode images in [0, 1] in one go."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return model.vision(normalise(images))
+
+
+def text_vectors(model: Clip, tokenizer: CLIPTokenizer, texts: list[str], device: torch.device) -> Tensor:
+    """Average each text over the templates: (n, d) unit vectors."""
+    prompts = [template.format(text) for text in texts for template in TEMPLATES]
+    vectors = model.text(tokenize(tokenizer, prompts, device)).view(len(texts), len(TEMPLATES), -1)
+    return F.normalize(vectors.mean(1), dim=-1)
+
+
+def accuracy(logits: Tensor, truth: Tensor) -> float:
+    """Share of rows whose highest logit is the true one."""
+    return (logits.argmax(-1) == truth).float().mean().item()
+
+
+def marked_accuracy(model: Clip, scenes: Scenes, names: Tensor) -> dict[str, float]:
+    """Name each object from its exact mask under three marks."""
+    masks = scenes.masks() & (scenes.concepts >= 0)[..., None, None]
+    which = (masks.flatten(2).float().mean(2) > 0.01).nonzero()  # noqa: PLR2004 - of the image
+    visible = masks[which[:, 0], which[:, 1]][:, None]
+    images = scenes.images[which[:, 0]]
+    truth = scenes.concepts[which[:, 0], which[:, 1]]
+    marked = {"black": torch.zeros_like(images), "gray": images.mean(1, keepdim=True), "blur": blur(images, 2.4)}
+    return {
+        name: accuracy(encode(model, torch.where(visible, images, outside)).cls @ names.T, truth)
+        for name, outside in marked.items()
+    }
+
+
+def dense_miou(logits: Tensor, scenes: Scenes, *, present_only: bool) -> float:
+    """Label every pixel by the best text of its patch; average IoU over the concepts and the background."""
+    b, h, w = scenes.owners.shape
+    probabilities = logits.softmax(-1)
+    joined = torch.cat([probabilities[..., CORE_COUNT:].sum(-1, keepdim=True), probabilities[..., :CORE_COUNT]], -1)
+    side = round(joined.shape[1] ** 0.5)
+    maps = F.interpolate(joined.transpose(1, 2).view(b, -1, side, side), size=(h, w), mode="bilinear")
+    concept_of = torch.cat([torch.full((b, 1), -1, device=maps.device), scenes.concepts], 1)
+    truth = torch.gather(concept_of, 1, scenes.owners.flatten(1)).view(b, h, w) + 1
+    if present_only:
+        present = torch.zeros(b, CORE_COUNT + 1, device=maps.device)
+        present.scatter_(1, concept_of + 1, 1.0)
+        maps = maps * present[..., None, None]
+    labels = maps.argmax(1)
+    table = torch.bincount((truth * (CORE_COUNT + 1) + labels).flatten(), minlength=(CORE_COUNT + 1) ** 2)
+    table = table.view(CORE_COUNT + 1, CORE_COUNT + 1).float()
+    union = table.sum(0) + table.sum(1) - table.diag()
+    return (table.diag() / union.clamp(min=1))[union > 0].mean().item()

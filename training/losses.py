@@ -1,0 +1,83 @@
+"""What the CLIP is taught: naming patches, pooled regions, marked images and whole scenes.
+
+All targets are shares of area, which the scenes know exactly. Pure functions of features; nothing is drawn here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BACKGROUND_ASKED = 23
+NOTHING_SHARE = 0.12  # a mask with less of its area on objects shows background
+
+
+def owner_shares(owners: Tensor, slots: int, patch_px: int) -> Tensor:
+    """Measure how much of each patch each owner has: (b, patches, 1 + slots), background first."""
+    one_hot = F.one_hot(owners, slots + 1).permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(one_hot, patch_px).flatten(2).transpose(1, 2)
+
+
+def concept_shares(shares: Tensor, concepts: Tensor, concept_count: int) -> Tensor:
+    """Turn shares per slot (b, p, 1 + slots) into shares per concept (b, p, concepts + 1), background last."""
+    b, p, _ = shares.shape
+    target = shares.new_zeros(b, p, concept_count + 1)
+    target[..., -1] = shares[..., 0]
+    index = concepts.clamp(min=0)[:, None].expand(b, p, -1)
+    return target.scatter_add(2, index, shares[..., 1:] * (concepts >= 0)[:, None])
+
+
+def named(logits: Tensor, concept_count: int) -> Tensor:
+    """Log-probabilities of concepts and, last, of the background: all its texts together.
+
+    The few background texts of a step stand for the `BACKGROUND_ASKED` that are asked in use.
+    """
+    texts = logits.shape[-1] - concept_count
+    background = logits[..., concept_count:].logsumexp(-1, keepdim=True) + math.log(BACKGROUND_ASKED / texts)
+    return torch.cat([logits[..., :concept_count], background], -1).log_softmax(-1)
+
+
+def cross_entropy(log_p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Average -sum target * log_p, optionally weighted per row."""
+    loss = -(target * log_p).sum(-1)
+    if weight is None:
+        return loss.mean()
+    return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def patch_weights(target: Tensor, background_weight: float) -> Tensor:
+    """Weigh patches: background counts less, for there is much of it."""
+    return background_weight + (1 - background_weight) * (1 - target[..., -1])
+
+
+def whole_target(target: Tensor) -> Tensor:
+    """Say what a whole (marked) image shows: objects by the root of their area, or background: (b, concepts + 1).
+
+    `target` holds shares of the patches that count, zero elsewhere.
+    """
+    area = target.sum(1)
+    objects = area[:, :-1]
+    shown = objects.sum(1, keepdim=True) / area.sum(1, keepdim=True).clamp(min=1e-6) > NOTHING_SHARE
+    weight = objects.sqrt() * shown
+    background = (~shown).float()
+    total = weight.sum(1, keepdim=True) + background
+    return torch.cat([weight, background], 1) / total
+
+
+def indifference(logits: Tensor, concept_count: int, nothing: Tensor) -> Tensor:
+    """Where nothing is shown (b,), no concept may stand out: divergence of the concepts' softmax from uniform."""
+    log_p = logits[:, :concept_count].log_softmax(-1)
+    divergence = -log_p.mean(-1) - torch.tensor(float(concept_count)).log().to(log_p.device)
+    return (divergence * nothing).sum() / nothing.sum().clamp(min=1)
+
+
+def contrast(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """Contrast matching rows in both directions; `same` (n, n) marks other rows that are right as well."""
+    logits = scale * image @ text.T
+    keep = torch.eye(len(image), device=image.device, dtype=torch.bool) | ~same
+    logits = logits.masked_fill(~keep, -1e4)
+    rows = torch.arange(len(image), device=image.device)
+    return 0.5 * (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, rows))

@@ -1,0 +1,81 @@
+"""Draw visual prompts on batches: what lies outside a mask is blurred, made gray or blacked out.
+
+Also roughens exact masks, so that training sees masks like those that a proposer makes. Knows nothing of texts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Surroundings: name of the mark and how often it is drawn in training.
+MARKS = {"blur": 0.2, "gray": 0.1, "black": 0.45, "blur+gray": 0.25}
+BLUR_SIGMA_PX = 2.6  # of the paper's 15 x 15 Gaussian
+BLUR_IMAGE_PX = 208  # a usual short side of the scenes on which it is drawn
+
+
+def mark_images(images: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Mark every image (b, 3, h, w) outside its mask (b, h, w), each in a random way of `MARKS`."""
+    weights = torch.tensor(list(MARKS.values()), device=images.device)
+    kind = torch.multinomial(weights, len(images), replacement=True, generator=generator)
+    outside = torch.zeros_like(images)
+    for number, name in enumerate(MARKS):
+        rows = (kind == number).nonzero()[:, 0]
+        if len(rows) and name != "black":
+            outside[rows] = _surroundings(images[rows], name)
+    return torch.where(masks[:, None], images, outside)
+
+
+def _surroundings(images: Tensor, name: str) -> Tensor:
+    if "blur" in name:
+        images = blur(images, BLUR_SIGMA_PX * min(images.shape[-2:]) / BLUR_IMAGE_PX)
+    if "gray" in name:
+        luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+        images = (images * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    return images
+
+
+def blur(images: Tensor, sigma_px: float) -> Tensor:
+    """Blur with a Gaussian, edges reflected."""
+    radius = max(1, round(3 * sigma_px))
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    kernel = torch.softmax(-offsets.square() / (2 * sigma_px**2), 0)
+    channels = images.shape[1]
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
+
+
+def roughen(masks: Tensor, patch_px: int, generator: torch.Generator) -> Tensor:
+    """Make masks (b, h, w) look as if they came from a map of patches: coarse, ragged, too wide or too narrow."""
+    b, h, w = masks.shape
+    coarse = F.avg_pool2d(masks[:, None].float(), patch_px)
+    amount = torch.rand(b, 1, 1, 1, generator=generator, device=masks.device)
+    noise = torch.randn(coarse.shape, generator=generator, device=masks.device)
+    soft = F.interpolate(coarse + 0.25 * amount * noise, size=(h, w), mode="bilinear", align_corners=False)
+    level = 0.2 + 0.5 * torch.rand(b, 1, 1, generator=generator, device=masks.device)
+    return soft[:, 0] > level
+
+
+def random_blobs(count: int, size_hw: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw masks (count, h, w) that know nothing of the objects: what a proposer makes for an absent text."""
+    coarse = torch.rand(count, 1, 5, 5, generator=generator, device=generator.device)
+    soft = F.interpolate(coarse, size=size_hw, mode="bilinear", align_corners=False)[:, 0]
+    level = 0.5 + 0.3 * torch.rand(count, 1, 1, generator=generator, device=generator.device)
+    return soft > level
+
+
+def choose_masks(owners: Tensor, slots: int, patch_px: int, generator: torch.Generator) -> Tensor:
+    """Choose a mask for every scene, (b, h, w): mostly one object, roughened; sometimes a part of it or a blob."""
+    b, h, w = owners.shape
+    device = owners.device
+    area = torch.stack([(owners == slot + 1).flatten(1).float().mean(1) for slot in range(slots)], 1)
+    drawn = torch.rand(area.shape, generator=generator, device=device) * (area > 0.006)  # noqa: PLR2004
+    masks = owners == drawn.argmax(1).view(b, 1, 1) + 1
+    rough = roughen(masks, patch_px, generator)
+    blobs = random_blobs(b, (h, w), generator)
+    fate = torch.rand(b, 1, 1, generator=generator, device=device)
+    chosen = torch.where(fate < 0.2, masks, rough)  # noqa: PLR2004
+    chosen = torch.where(fate > 0.7, rough & blobs, chosen)  # noqa: PLR2004
+    return torch.where(fate > 0.8, blobs, chosen)  # noqa: PLR2004

@@ -1,0 +1,66 @@
+"""The course of training: which scenes, sizes and learning rate come after how many images.
+
+Everything depends on the number of images seen alone, so an interrupted run goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from training.scenes import SceneRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stretch of training: it begins after `start` images; sizes (h, w) are drawn evenly."""
+
+    start: int
+    sizes_hw: tuple[tuple[int, int], ...]
+    rules: SceneRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that decides the outcome of training besides the code."""
+
+    seed: int = 1
+    batch: int = 128
+    total_images: int = 850_000
+    cooldown_images: int = 250_000
+    warmup_images: int = 12_000
+    peak_rate: float = 1.2e-3
+    floor_rate: float = 2e-5
+    weight_decay: float = 0.05
+    average_decay: float = 0.998
+    words_every: int = 2  # texts are encoded anew every so many steps
+    core_weight: float = 3.0  # how much more often a concept of the benchmark is drawn
+    stages: tuple[Stage, ...] = field(
+        default=(
+            Stage(start=0, sizes_hw=((96, 96),), rules=SceneRules(max_objects=2, single_share=0.75, several_size=(0.4, 0.6))),
+            Stage(
+                start=130_000,
+                sizes_hw=((96, 96),) * 4 + ((128, 128),) * 2 + ((160, 160),),
+                rules=SceneRules(max_objects=3, single_share=0.4, several_size=(0.28, 0.6)),
+            ),
+            Stage(
+                start=600_000,
+                sizes_hw=((128, 128), (160, 160), (128, 192), (192, 192), (192, 128)),
+                rules=SceneRules(max_objects=5, single_share=0.2),
+            ),
+        )
+    )
+
+    def stage(self, seen: int) -> Stage:
+        """Find the stage after `seen` images."""
+        return [stage for stage in self.stages if stage.start <= seen][-1]
+
+    def rate(self, seen: int) -> float:
+        """Learning rate: a short rise, a long level stretch, a straight fall."""
+        rise = min(1.0, (seen + self.batch) / self.warmup_images)
+        left = max(0.0, min(1.0, (self.total_images - seen) / self.cooldown_images))
+        return self.floor_rate + (self.peak_rate - self.floor_rate) * rise * left
+
+    def step_rng(self, purpose: str, seen: int, worker: int) -> random.Random:
+        """Make the source of chance for one purpose of one worker's step after `seen` images."""
+        return random.Random(f"{self.seed}/{purpose}/{seen}/{worker}")
