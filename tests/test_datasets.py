@@ -117,7 +117,7 @@ def test_every_row_names_a_preset_and_a_source():
     for row in DATASETS.values():
         assert row.preset in PRESETS
         assert row.source.endswith(".")
-        assert isinstance(row, ReferringDataset) or row.split in row.expected or row.name == "scenes"
+        assert isinstance(row, ReferringDataset) or row.split in row.expected
 
 
 def test_an_unknown_name_gets_the_nearest_one():

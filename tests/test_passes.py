@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from evaluation_trees import FakeSegmenter, box
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.evaluation.passes import plan_passes, predict
 from clip_as_rnn.evaluation.sentences import merge_masks, predict_reference
 from clip_as_rnn.evaluation.vocabulary import ClassName, Vocabulary
 from clip_as_rnn.result import Segmentation
+from evaluation_trees import FakeSegmenter, box
 
 SIZE = (4, 4)
 IMAGE = np.zeros((*SIZE, 3), dtype=np.uint8)
@@ -16,9 +16,7 @@ MIXED = Vocabulary(
     (ClassName("sky", "sky", "stuff"), ClassName("dog", "dog", "thing"), ClassName("sea", "sea", "stuff"))
 )
 THINGS = Vocabulary((ClassName("dog", "dog", "thing"), ClassName("cat", "cat", "thing")))
-CONFIG = SegmenterConfig(
-    background_texts=("ground",), visual_prompts=("circle",), stuff_visual_prompts=("gray",)
-)
+CONFIG = SegmenterConfig(background_texts=("ground",), visual_prompts=("circle",), stuff_visual_prompts=("gray",))
 
 
 def ask(vocabulary, order, answers=None, config=CONFIG):

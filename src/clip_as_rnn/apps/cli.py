@@ -1,4 +1,4 @@
-"""The command `car`: segment, demo, presets.
+"""The command `car`: segment, demo, presets, evaluate.
 
 Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
 """
@@ -15,7 +15,9 @@ import typer
 from rich.console import Console
 
 from clip_as_rnn import __version__
+from clip_as_rnn.apps.evaluate import evaluate
 from clip_as_rnn.apps.inputs import gather_texts, parse_settings
+from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output, Preset
 from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
 from clip_as_rnn.config import PRESETS, find_preset, with_settings
 from clip_as_rnn.errors import CarError, WeightsError
@@ -45,19 +47,6 @@ Texts = Annotated[
 TextsFile = Annotated[
     Path | None, typer.Option("--texts-file", metavar="FILE", help="Texts, one per line; # begins a comment.")
 ]
-Preset = Annotated[
-    str, typer.Option("--preset", "-p", metavar="NAME", help="A set of settings; `car presets` lists them.")
-]
-Model = Annotated[
-    str | None, typer.Option("--model", metavar="CLIP", help="What proposes masks: a Hugging Face id, a folder, tiny.")
-]
-Judge = Annotated[str | None, typer.Option("--classifier", metavar="CLIP", help="What judges masks: likewise.")]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")]
-DtypeName = Annotated[str, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the preset; may be repeated.")
-]
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
 FormatNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -173,6 +162,9 @@ def presets(
         typer.echo(json.dumps(presets_json(chosen), ensure_ascii=False, indent=2))
     else:
         Console().print(presets_table() if name is None else preset_table(name, find_preset(name)))
+
+
+app.command()(_ending_well(evaluate))
 
 
 def main() -> None:

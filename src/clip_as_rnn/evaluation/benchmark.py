@@ -77,8 +77,11 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
     task = open_task(question)
     description = describe_run(conduct.preset, _protocol(question), segmenter)
     claim_folder(folder, description)
-    run = open_run(f"{question.dataset.title}, {folder.name}", task, folder, conduct.options)
-    go_through(run, task.evaluator(segmenter), empty_tally(task), conduct.watcher)
+    title = f"{question.dataset.title}, {folder.name}"
+    go_through(
+        open_run(title, task, folder, conduct.options), task.evaluator(segmenter), empty_tally(task), conduct.watcher
+    )
+    run = open_run(title, task, folder, conduct.options)  # anew: other shards may have written meanwhile
     timing = measure_time(run)
     missing = sum(not run.store.has_record(name) for name in run.names)
     if missing:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.metrics import PixelCount
@@ -124,12 +125,15 @@ class RecordStore:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at any moment it is either not there, or the old one, or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with waiting.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    waiting.replace(path)
+    part = path.with_name(f".{uuid4().hex}.part")  # in the same folder: a move within one file system is atomic
+    try:
+        with part.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -1,0 +1,161 @@
+"""What `car evaluate` does: load, run or go on, report. Loads torch, so the command line imports it only for work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from clip_as_rnn import build
+from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.ablation import AblationRow, ablate
+from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
+from clip_as_rnn.evaluation.comparison import compare_runs
+from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
+from clip_as_rnn.evaluation.markdown import percent
+from clip_as_rnn.evaluation.passes import PassOrder
+from clip_as_rnn.evaluation.progress import ProgressBar
+from clip_as_rnn.evaluation.report import MEASURES, Report
+from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
+from clip_as_rnn.evaluation.tallies import SemanticBody
+from clip_as_rnn.evaluation.vocabulary import Wording
+
+_LISTED = 20  # images in a comparison
+_CHECKOUT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be done, as the command line asks for it.
+
+    Attributes:
+        root: None: where the data set lies in a checkout.
+        models: `model` and `classifier`, as far as they differ from the preset's.
+        settings: other settings by name.
+        passes: None: official for the presets of that name, else paper.
+        parts: what to ablate; none: a plain run.
+        compare: the folders of two runs; then nothing is evaluated.
+    """
+
+    dataset: Dataset
+    root: Path | None
+    folder: Path
+    split: str | None
+    preset: str
+    models: Mapping[str, str]
+    device: str
+    dtype: str
+    settings: Mapping[str, Any]
+    passes: str | None
+    texts: str
+    limit: int | None
+    shard: str | None
+    save_predictions: bool
+    parts: tuple[str, ...]
+    compare: tuple[Path, Path] | None
+
+
+def run(job: Job) -> bool:
+    """Do the job; tell whether every image could be evaluated.
+
+    Raises:
+        InputError: data that is not where it should be, or a choice that does not exist.
+        WeightsError: weights that cannot be had.
+    """
+    console = Console(stderr=True)
+    question = _question(job)
+    options = RunOptions(job.limit, parse_shard(job.shard) if job.shard else Shard(), job.save_predictions)
+    if job.compare is not None:
+        contrast = compare_runs(question, *job.compare, job.folder, count=job.limit or _LISTED)
+        console.print(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}")
+        return True
+    open_task(question)  # data that is missing shows before models are loaded
+    mode = {"mode": "referring"} if isinstance(job.dataset, ReferringDataset) else {}
+    config = with_settings(find_preset(job.preset), {**mode, **job.settings, **job.models})
+    segmenter = build.load_segmenter(config, device=job.device, dtype=_choice("--dtype", job.dtype, build.DType))
+    with ProgressBar(console) as bar:
+        conduct = Conduct(job.preset, options, bar)
+        if job.parts:
+            rows = ablate(question, segmenter, job.folder, job.parts, conduct)
+        else:
+            outcome = evaluate(question, segmenter, job.folder, conduct)
+    if job.parts:
+        return _tell_ablation(rows, job.folder, console)
+    return _tell_outcome(outcome, job.folder, console)
+
+
+def _question(job: Job) -> Question:
+    order = job.passes or ("official" if job.preset.startswith("official-") else "paper")
+    return Question(
+        dataset=job.dataset,
+        root=job.root or _bundled_root(job.dataset),
+        split=job.split,
+        order=_choice("--passes", order, PassOrder),
+        wording=_choice("--texts", job.texts, Wording),
+    )
+
+
+def _bundled_root(dataset: Dataset) -> Path:
+    """Return where a data set lies in the checkout that is at hand."""
+    if dataset.root is None:
+        raise InputError(f"Expected --root, the folder that holds {dataset.title}. {dataset.source}")
+    here = Path(dataset.root)
+    return here if here.is_dir() else _CHECKOUT / dataset.root
+
+
+def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:
+    if outcome.report is None:
+        console.print(f"{outcome.missing} images are left to other shards; the report follows when they are done.")
+        return True
+    console.print(_summary(outcome.report))
+    if outcome.timing.seconds_per_image is not None:
+        console.print(f"{outcome.timing.seconds_per_image:.3f} s per image over {outcome.timing.images} images.")
+    failed = len(outcome.report.failures)
+    if failed:
+        asked = outcome.report.coverage.asked
+        console.print(f"{failed} of {asked} could not be evaluated and are in no score; the report names them.")
+    console.print(f"Report: {folder / 'report.md'}", soft_wrap=True)
+    return not failed
+
+
+def _summary(report: Report) -> Table:
+    """Lay out the scores beside the paper's, and what was kept and rejected."""
+    summary = Table("measure", "paper", "ours", title=f"{report.title}, split {report.run.protocol['split']}")
+    for row in report.comparisons:
+        summary.add_row(MEASURES[row.measure], percent(row.paper), percent(row.ours))
+    if isinstance(report.body, SemanticBody):
+        presence = report.body.presence
+        summary.add_row("present texts that were kept", "-", percent(presence.recall))
+        summary.add_row("absent texts that were rejected", "-", percent(presence.absent_rejected))
+        summary.add_row("kept texts that are present", "-", percent(presence.precision))
+        return summary
+    for asked in report.body.rows[1:]:
+        summary.add_row(f"mIoU, {asked.asked}, {asked.truth}", "-", percent(asked.scores.miou))
+    return summary
+
+
+def _tell_ablation(rows: tuple[AblationRow, ...], folder: Path, console: Console) -> bool:
+    if not rows:
+        console.print("Some images are left to other shards; the table follows when they are done.")
+        return True
+    summary = Table("part", "variant", "mIoU", "to base", "kept", "rejected")
+    for row in rows:
+        numbers = (row.miou, row.difference, row.recall, row.absent_rejected)
+        summary.add_row(row.part, row.variant, *(percent(number) for number in numbers))
+    console.print(summary)
+    console.print(f"Table: {folder / 'ablation.md'}", soft_wrap=True)
+    return not any(row.failures for row in rows)
+
+
+def _choice(name: str, value: str, choices: Any) -> Any:
+    """Return a value that is one of a Literal's.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"Expected {name} to be one of {', '.join(get_args(choices))}, but got {value!r}.")
+    return value

@@ -1,0 +1,89 @@
+"""One part changed at a time: which variants there are, and the table they make."""
+
+import json
+
+import numpy as np
+import pytest
+
+from clip_as_rnn.config import PRESETS
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.ablation import PARTS, ablate, plan_variants
+from clip_as_rnn.evaluation.benchmark import Conduct, Question
+from clip_as_rnn.evaluation.datasets import find_dataset
+from clip_as_rnn.evaluation.runner import RunOptions, Shard
+from evaluation_trees import FakeSegmenter, Silent, box, write_tree
+
+SIZE = (4, 4)
+
+
+class WithoutRefinement(FakeSegmenter):
+    """Finds half of what it would find with the CRF."""
+
+    def segment(self, image, texts, *, trace=False):
+        answers = self.answers if self.config.crf else {SIZE: {"aeroplane": box(SIZE, slice(0, 2))}}
+        return FakeSegmenter(answers, self.config, self.calls).segment(image, texts)
+
+    def replace(self, **settings):
+        changed = super().replace(**settings)
+        return WithoutRefinement(changed.answers, changed.config, changed.calls)
+
+
+def run(folder, parts, options=RunOptions()):  # noqa: B008 - frozen
+    write_tree("voc", folder / "data", {"a": np.ones(SIZE, dtype=int), "b": np.zeros(SIZE, dtype=int)})
+    segmenter = WithoutRefinement({SIZE: {"aeroplane": box(SIZE, slice(0, 4))}})
+    question = Question(dataset=find_dataset("voc"), root=folder / "data")
+    rows = ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", options, Silent()))
+    return rows, segmenter.calls
+
+
+def test_the_table_says_what_each_part_gives(tmp_path):
+    rows, _ = run(tmp_path, ["crf"])
+    assert [(row.part, row.variant) for row in rows] == [("base", "as set"), ("crf", "off"), ("crf", "on")]
+    base, off, on = rows
+    assert base.miou == on.miou == pytest.approx(np.mean([0, 1 / 2]))
+    assert off.miou == pytest.approx(np.mean([8 / 24, 8 / 24]))
+    assert off.difference == pytest.approx(8 / 24 - 1 / 4)
+    assert (off.changes, on.changes) == ({"crf": False}, {})
+    table = (tmp_path / "out/ablation.md").read_text()
+    assert "| crf | off | 33.33 | 8.33 |" in table
+    assert "| crf | on (base) | 25.00 | 0.00 |" in table
+    assert json.loads((tmp_path / "out/ablation.json").read_text())[1]["miou"] == off.miou
+
+
+def test_a_variant_that_changes_nothing_is_not_run_again(tmp_path):
+    _, calls = run(tmp_path, ["crf"])
+    assert len(calls) == 2 * 2  # two images, base and one variant
+
+
+def test_an_ablation_goes_on_where_it_was_left(tmp_path):
+    run(tmp_path, ["crf"])
+    rows, calls = run(tmp_path, ["crf", "recurrence"])
+    assert len(calls) == 2 * 2  # only the two new variants
+    assert len(rows) == 6
+
+
+def test_a_shard_of_an_ablation_waits_for_the_others(tmp_path):
+    first, _ = run(tmp_path, ["crf"], RunOptions(shard=Shard(1, 2)))
+    assert first == ()
+    second, _ = run(tmp_path, ["crf"], RunOptions(shard=Shard(2, 2)))
+    assert len(second) == 3
+
+
+def test_an_unknown_part_is_an_input_error():
+    with pytest.raises(InputError, match=r"No part named 'crv' to ablate\. Known: recurrence, background, prompts"):
+        plan_variants(PRESETS["tiny"], ["crv"])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_part_has_variants_for_every_preset_and_no_two_share_a_folder(preset):
+    variants = plan_variants(PRESETS[preset], list(PARTS))
+    folders = [variant.folder for variant in variants if variant.folder != "base"]
+    assert len(folders) == len(set(folders))
+    assert {variant.part for variant in variants if variant.folder != "base"} == set(PARTS)
+
+
+def test_the_recurrence_is_turned_off_cut_after_one_filter_and_left_to_run():
+    variants = {v.name: v.changes for v in plan_variants(PRESETS["paper-voc"], ["recurrence"])}
+    assert variants["off"] == {"max_steps": 0}
+    assert variants["one filter"] == {"max_steps": 1}
+    assert variants["until stable"] == {"max_steps": None}

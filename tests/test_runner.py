@@ -1,0 +1,239 @@
+"""Runs that stop and go on, runs in parts, and images that are broken."""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluation_run
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.benchmark import Conduct, Question, evaluate
+from clip_as_rnn.evaluation.datasets import find_dataset
+from clip_as_rnn.evaluation.metrics import PixelCount
+from clip_as_rnn.evaluation.records import Record, RecordStore, ReferringResult, SemanticResult
+from clip_as_rnn.evaluation.referring_metrics import Overlap
+from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard, read_prediction, save_labels
+from evaluation_trees import FakeSegmenter, Silent, box, write_image, write_tree
+
+REPORTS = ("report.json", "report.md")
+START_LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("voc")
+    evaluation_run.write_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Give the reports of one run that nothing disturbed."""
+    output = tmp_path_factory.mktemp("whole")
+    evaluation_run.run(data, output, "1/1")
+    return reports(output)
+
+
+def reports(output: Path) -> dict[str, bytes]:
+    return {name: (output / name).read_bytes() for name in REPORTS}
+
+
+def lines(output: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in output.glob("records/*.ndjson"))
+
+
+def test_three_kills_at_random_moments_change_no_byte_of_the_report(data, whole, tmp_path):
+    dice = random.Random(20240617)
+    processes = multiprocessing.get_context("forkserver")  # imports torch once for all three
+    processes.set_forkserver_preload(["evaluation_run"])
+    for kill in range(3):
+        process = processes.Process(target=evaluation_run.run, args=(data, tmp_path, "1/1"))
+        process.start()
+        goal = lines(tmp_path) + dice.randint(1, 9)
+        deadline = time.monotonic() + START_LIMIT_S
+        while lines(tmp_path) < goal and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(dice.random() * evaluation_run.SECONDS_PER_IMAGE)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"kill {kill} came too late"
+        assert not (tmp_path / "report.json").exists()
+    assert 3 <= lines(tmp_path) < evaluation_run.IMAGES
+    evaluation_run.run(data, tmp_path, "1/1")
+    assert reports(tmp_path) == whole
+    assert len(list(tmp_path.glob("predictions/*.png"))) == evaluation_run.IMAGES - 2
+
+
+def test_four_shards_at_once_make_the_report_of_one_run(data, whole, tmp_path):
+    shards = [f"{index}/4" for index in range(1, 5)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(evaluation_run.run, data, tmp_path), shards))
+    assert lines(tmp_path) == evaluation_run.IMAGES
+    assert reports(tmp_path) == whole
+
+
+def test_shards_gathered_from_several_folders_make_the_report_of_one_run(data, whole, tmp_path):
+    for index in range(1, 4):
+        evaluation_run.run(data, tmp_path / str(index), f"{index}/3")
+        assert not (tmp_path / str(index) / "report.json").exists()
+    for index in (2, 3):
+        for path in (tmp_path / str(index)).glob("*/*"):
+            path.rename(tmp_path / "1" / path.parent.name / path.name)
+    before = lines(tmp_path / "1")
+    evaluation_run.run(data, tmp_path / "1", "1/1")
+    assert before == evaluation_run.IMAGES
+    assert lines(tmp_path / "1") == before + 2  # what failed was tried again
+    assert reports(tmp_path / "1") == whole
+
+
+@pytest.mark.parametrize(("images", "count"), [(10, 4), (3, 5), (7, 7), (40, 1)])
+def test_every_image_belongs_to_exactly_one_shard(images, count):
+    owners = [[index for index in range(1, count + 1) if Shard(index, count).takes(i)] for i in range(images)]
+    assert all(len(owner) == 1 for owner in owners)
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", "1/4/2", ""])
+def test_a_shard_that_is_none_is_an_input_error(text):
+    with pytest.raises(InputError, match="Expected a shard as i/n"):
+        parse_shard(text)
+
+
+def small_run(root, output, options=RunOptions(), **changes):  # noqa: B008 - frozen
+    size = (4, 4)
+    fake = FakeSegmenter({size: {"aeroplane": box(size, slice(0, 2))}, (4, 6): {}}, **changes)
+    watcher = Silent()
+    question = Question(dataset=find_dataset("voc"), root=root)
+    return evaluate(question, fake, output, Conduct("paper-voc", options, watcher)), watcher, fake
+
+
+def small_tree(root):
+    write_tree("voc", root, {"a": np.ones((4, 4), dtype=int), "b": np.ones((4, 6), dtype=int)})
+
+
+def test_broken_images_are_counted_named_and_in_no_score(tmp_path):
+    small_tree(tmp_path / "data")
+    write_image(tmp_path / "data/JPEGImages/b.jpg", (5, 6))
+    outcome, watcher, _ = small_run(tmp_path / "data", tmp_path / "out")
+    assert (outcome.report.coverage.asked, outcome.report.coverage.evaluated) == (2, 1)
+    (failure,) = outcome.report.failures
+    assert failure.name == "b"
+    assert failure.reason.endswith("to be 6 x 5 like its image, but it is 6 x 4; label images are never resized here.")
+    assert outcome.report.body.scores[0].miou == pytest.approx(0.5)
+    assert watcher.headlines == [pytest.approx(0.5), pytest.approx(0.5)]
+    assert "## Not evaluated: 1" in (tmp_path / "out/report.md").read_text()
+
+
+def test_an_image_that_the_segmenter_refuses_is_counted_too(tmp_path):
+    small_tree(tmp_path / "data")
+    outcome, _, _ = small_run(tmp_path / "data", tmp_path / "out", refused=(4, 6))
+    assert [failure.reason for failure in outcome.report.failures] == ["This image was refused."]
+
+
+def test_what_failed_is_tried_again_and_what_is_done_is_not(tmp_path):
+    small_tree(tmp_path / "data")
+    annotation = tmp_path / "data/SegmentationClass/b.png"
+    kept = annotation.read_bytes()
+    annotation.unlink()
+    _, _, first = small_run(tmp_path / "data", tmp_path / "out")
+    annotation.write_bytes(kept)
+    outcome, watcher, second = small_run(tmp_path / "data", tmp_path / "out")
+    assert (len(first.calls), len(second.calls)) == (1, 1)
+    assert watcher.starts == [(2, 1)]
+    assert outcome.report.coverage.evaluated == 2
+
+
+def test_a_limit_takes_the_first_images_and_can_be_raised_later(tmp_path):
+    small_tree(tmp_path / "data")
+    one, _, _ = small_run(tmp_path / "data", tmp_path / "out", RunOptions(limit=1))
+    two, _, fake = small_run(tmp_path / "data", tmp_path / "out")
+    assert (one.report.coverage.asked, one.report.coverage.listed) == (1, 2)
+    assert two.report.coverage.evaluated == 2
+    assert len(fake.calls) == 1
+
+
+def test_a_limit_below_one_is_an_input_error(tmp_path):
+    small_tree(tmp_path / "data")
+    with pytest.raises(InputError, match="a limit of at least 1 image, but got 0"):
+        small_run(tmp_path / "data", tmp_path / "out", RunOptions(limit=0))
+
+
+def test_a_shard_alone_makes_no_report_and_says_how_many_images_are_left(tmp_path):
+    small_tree(tmp_path / "data")
+    outcome, _, _ = small_run(tmp_path / "data", tmp_path / "out", RunOptions(shard=Shard(2, 2)))
+    assert (outcome.report, outcome.missing) == (None, 1)
+    assert not (tmp_path / "out/report.json").exists()
+
+
+def test_a_folder_of_another_run_is_refused_by_the_first_setting_that_differs(tmp_path):
+    small_tree(tmp_path / "data")
+    _, _, fake = small_run(tmp_path / "data", tmp_path / "out")
+    changed = fake.replace(crf=False)
+    question = Question(dataset=find_dataset("voc"), root=tmp_path / "data")
+    with pytest.raises(InputError, match=r"holds a run with settings\.crf = True, but now it is False; .* with -o"):
+        evaluate(question, changed, tmp_path / "out", Conduct("paper-voc", RunOptions(), Silent()))
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    small_tree(tmp_path / "data")
+    small_run(tmp_path / "data", tmp_path / "out")
+    description = json.loads((tmp_path / "out/run.json").read_text())
+    description["models"]["model"] = "fake, fingerprint 4567"
+    (tmp_path / "out/run.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"models\.model = 'fake, fingerprint 4567', but now it is 'fake, .* 0123'"):
+        small_run(tmp_path / "data", tmp_path / "out")
+
+
+def test_predictions_are_label_maps_and_missing_ones_are_made_later(tmp_path):
+    small_tree(tmp_path / "data")
+    small_run(tmp_path / "data", tmp_path / "out")
+    _, _, fake = small_run(tmp_path / "data", tmp_path / "out", RunOptions(save_predictions=True))
+    assert len(fake.calls) == 2
+    assert read_prediction(tmp_path / "out/predictions/a.png").tolist() == [[1] * 4] * 2 + [[0] * 4] * 2
+
+
+def test_labels_beyond_a_byte_are_saved_in_16_bits(tmp_path):
+    labels = np.array([[0, 847]])
+    save_labels(tmp_path / "a.png", labels)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode.startswith("I;16")
+    assert np.array_equal(read_prediction(tmp_path / "a.png"), labels)
+
+
+SEMANTIC = Record("a", 0.5, SemanticResult((PixelCount(0, 1, 9), PixelCount(1, 1, 4)), (1, 2)))
+REFERRING = Record("b", 0.25, ReferringResult(Overlap(1, 2), Overlap(3, 4), (Overlap(5, 6),), True, False))
+FAILED = Record("c", 0.0, failure="Broken: “ß”\n")
+
+
+@pytest.mark.parametrize("record", [SEMANTIC, REFERRING, FAILED])
+def test_records_come_back_as_they_were_written(tmp_path, record):
+    RecordStore(tmp_path).append(record)
+    store = RecordStore(tmp_path)
+    assert store.read(record.name) == record
+    assert store.has_result(record.name) == (record.failure is None)
+
+
+@pytest.mark.parametrize("length", range(1, 40, 3))
+def test_a_line_torn_off_by_a_kill_is_left_behind(tmp_path, length):
+    store = RecordStore(tmp_path)
+    store.append(SEMANTIC)
+    path = tmp_path / "records/1-of-1.ndjson"
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:length])
+    store = RecordStore(tmp_path)
+    store.append(REFERRING)
+    for reader in (store, RecordStore(tmp_path)):
+        assert reader.read("a") == SEMANTIC
+        assert reader.read("b") == REFERRING
+
+
+def test_a_failure_never_hides_a_result_of_another_shard(tmp_path):
+    RecordStore(tmp_path, "1-of-2").append(SEMANTIC)
+    RecordStore(tmp_path, "2-of-2").append(Record("a", 0.0, failure="Broken."))
+    assert RecordStore(tmp_path).read("a") == SEMANTIC
