@@ -219,7 +219,8 @@ def _heat_over(dimmed: RgbImage, proposal: Float[ndarray, "h w"]) -> RgbImage:
 def _cross_out(cell: RgbImage) -> None:
     """Strike a cell from corner to corner, in place: white, with a dark edge to stand on pale heat too."""
     height, width = cell.shape[:2]
-    for ink, thickness in ((lettering.BLACK, 5), (lettering.WHITE, 2)):
+    thin_px = max(1, width // 120)  # the proposal must stay visible below
+    for ink, thickness in ((lettering.BLACK, thin_px + 2), (lettering.WHITE, thin_px)):
         cv2.line(cell, (0, 0), (width - 1, height - 1), ink, thickness, cv2.LINE_AA)
         cv2.line(cell, (0, height - 1), (width - 1, 0), ink, thickness, cv2.LINE_AA)
 
