@@ -1,0 +1,35 @@
+"""What a benchmark ran on, and where its last table is kept."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+def describe_machine() -> str:
+    """Name processor, cores and versions in one line, without any host's name."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    processor = names[0] if names else platform.machine()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{processor}, {os.cpu_count()} cores{gpu}; Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def describe_commit() -> str:
+    """Give the short commit, marked if the tree differs from it."""
+    run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return run.stdout.strip() or "unknown"
+
+
+def save_section(title: str, table: str) -> None:
+    """Replace one section of docs/benchmarks.md, or append it."""
+    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Benchmarks\n"
+    section = f"## {title}\n\nCommit {describe_commit()}; {describe_machine()}.\n\n{table.strip()}\n"
+    parts = text.split("\n## ")
+    others = [part for part in parts[1:] if not part.startswith(f"{title}\n")]
+    merged = [parts[0].rstrip("\n"), *(f"## {part.rstrip()}" for part in others), section.rstrip()]
+    DOCUMENT.write_text("\n\n".join(merged) + "\n", encoding="utf-8")
