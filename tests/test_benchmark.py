@@ -77,10 +77,10 @@ def test_the_last_class_of_ade847_counts_only_where_the_release_does_not_forget_
 SIZE = (10, 10)
 OBJECT = [rectangle(0, 0, 4, 4), rectangle(2, 0, 6, 4)]  # 24 pixels, 8 of them in both polygons
 FILES = {
-    "refcoco": "refs(unc).p",
-    "refcoco+": "refs(unc).p",
-    "refcocog": "refs(umd).p",
-    "refcocog-google": "refs(google).p",
+    "refcoco": "refcoco/refs(unc).p",
+    "refcoco+": "refcoco+/refs(unc).p",
+    "refcocog": "refcocog/refs(umd).p",
+    "refcocog-google": "refcocog/refs(google).p",
 }
 
 
@@ -154,10 +154,16 @@ def test_the_report_holds_every_setting_and_what_the_run_was_made_with(tmp_path)
     assert described["settings"]["cam_threshold"] == 0.37
     assert described["models"] == {"model": "fake, fingerprint 0123", "device": "cpu"}
     assert {"clip-as-rnn", "python", "torch", "transformers", "numpy"} <= described["software"].keys()
-    assert described["protocol"] == {"dataset": "voc", "split": "val", "passes": "paper", "texts": "paper"}
+    assert described["protocol"] == {
+        "dataset": "voc",
+        "split": "val",
+        "passes": "paper",
+        "asked": "all",
+        "texts": "paper",
+    }
     page = (tmp_path / "out/report.md").read_text()
     assert "| cam_threshold | 0.37 |" in page
-    assert "| mIoU, background is a class | 67.60 | 0.00 |" in page
+    assert "| mIoU with background | 67.60 | 0.00 |" in page
     assert "evaluated 1 of 1 asked (1 in the split at hand; the published split has 1449)" in page
 
 

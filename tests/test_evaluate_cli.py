@@ -42,7 +42,7 @@ def car(*words):
 def test_a_run_ends_well_with_its_scores_beside_the_papers(voc, tmp_path, loaded):
     code, said = car("voc", "--root", voc, "-o", tmp_path / "out")
     assert code == 0
-    assert "mIoU, background is a class 67.60 50.00" in said
+    assert "mIoU with background 67.60 50.00" in said
     assert "present texts that were kept - 100.00" in said
     assert "absent texts that were rejected - 100.00" in said
     assert "s per image over 3 images" in said
@@ -71,6 +71,11 @@ def test_own_names_are_asked_when_wanted(voc, tmp_path, loaded):
     car("voc", "--root", voc, "-o", tmp_path / "out", "--texts", "own")
     rows = json.loads((tmp_path / "out/report.json").read_text())["body"]["classes"]
     assert rows[15]["text"] == "person"
+
+
+def test_asking_only_what_is_there_leaves_nothing_to_reject(voc, tmp_path, loaded):
+    _, said = car("voc", "--root", voc, "-o", tmp_path / "out", "--ask", "present")
+    assert "present texts that were kept - 100.00 absent texts that were rejected - -" in said
 
 
 def test_referring_data_sets_are_asked_in_referring_mode(tmp_path, loaded):

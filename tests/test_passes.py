@@ -62,6 +62,21 @@ def test_a_text_is_kept_even_where_another_covers_all_of_it():
     assert set(np.unique(found.labels)) == {0, 2}
 
 
+def test_only_the_texts_that_an_image_shows_are_asked_when_wanted():
+    segmenter = FakeSegmenter({SIZE: {"dog": box(SIZE, slice(0, 2))}}, CONFIG)
+    found = predict(plan_passes(segmenter, MIXED, "official"), IMAGE, asking="present", present=[2])
+    assert [call.texts for call in segmenter.calls] == [("dog",)]  # no stuff is there, so its pass is left out
+    assert found.kept == (2,)
+
+
+def test_each_text_is_asked_by_itself_when_wanted_and_the_best_score_lies_on_top():
+    segmenter = FakeSegmenter({SIZE: {"cat": box(SIZE, slice(1, 4)), "dog": box(SIZE, slice(0, 2))}})
+    found = predict(plan_passes(segmenter, THINGS, "paper"), IMAGE, asking="each")
+    assert [call.texts for call in segmenter.calls] == [("dog",), ("cat",)]
+    assert found.labels[:, 0].tolist() == [1, 2, 2, 2]
+    assert found.kept == (1, 2)
+
+
 def found_for(masks, scores):
     texts = tuple(str(i) for i in range(len(masks)))
     return Segmentation(texts, texts, np.array(masks).reshape(-1, 10, 10), np.array(scores, dtype=float))

@@ -16,7 +16,7 @@ from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluat
 from clip_as_rnn.evaluation.comparison import compare_runs
 from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
 from clip_as_rnn.evaluation.markdown import percent
-from clip_as_rnn.evaluation.passes import PassOrder
+from clip_as_rnn.evaluation.passes import Asking, PassOrder
 from clip_as_rnn.evaluation.progress import ProgressBar
 from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
@@ -50,6 +50,7 @@ class Job:
     dtype: str
     settings: Mapping[str, Any]
     passes: str | None
+    asking: str
     texts: str
     limit: int | None
     shard: str | None
@@ -94,6 +95,7 @@ def _question(job: Job) -> Question:
         root=job.root or _bundled_root(job.dataset),
         split=job.split,
         order=_choice("--passes", order, PassOrder),
+        asking=_choice("--ask", job.asking, Asking),
         wording=_choice("--texts", job.texts, Wording),
     )
 

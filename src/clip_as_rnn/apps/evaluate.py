@@ -29,6 +29,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     passes: Annotated[
         str | None, typer.Option(help="Things and stuff: official, paper (mutual background) or single.")
     ] = None,
+    ask: Annotated[str, typer.Option(help="On each image: all texts, only those present, or each by itself.")] = "all",
     texts: Annotated[str, typer.Option(help="Ask with the words of the paper, or the data set's own names.")] = "paper",
     limit: Annotated[int | None, typer.Option(help="Only so many images; with --compare, how many to list.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the images.")] = None,
@@ -56,6 +57,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         dtype=dtype,
         settings=settings,
         passes=passes,
+        asking=ask,
         texts=texts,
         limit=limit,
         shard=shard,

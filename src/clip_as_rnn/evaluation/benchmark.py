@@ -5,14 +5,16 @@ from pathlib import Path
 
 from clip_as_rnn.evaluation.datasets import Dataset, SemanticDataset
 from clip_as_rnn.evaluation.description import Protocol, claim_folder, describe_run
+from clip_as_rnn.evaluation.labelled import list_images, read_vocabulary
 from clip_as_rnn.evaluation.markdown import render_report
-from clip_as_rnn.evaluation.passes import PassOrder
+from clip_as_rnn.evaluation.passes import Asking, PassOrder
 from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import write_atomically
+from clip_as_rnn.evaluation.references import list_references
 from clip_as_rnn.evaluation.report import Report, Timing, build_report, measure_time, write_report_json
 from clip_as_rnn.evaluation.runner import RunOptions, Watcher, go_through, open_run
 from clip_as_rnn.evaluation.tallies import ReferringTally, SemanticTally, Tally
-from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask, referring_task, semantic_task
+from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask
 from clip_as_rnn.evaluation.vocabulary import Wording
 
 
@@ -23,6 +25,7 @@ class Question:
     Attributes:
         split: None: the one that the paper reports.
         order: how things and stuff are asked for.
+        asking: which texts are asked on an image, and whether together.
         wording: which texts the classes are asked for with.
     """
 
@@ -30,6 +33,7 @@ class Question:
     root: Path
     split: str | None = None
     order: PassOrder = "paper"
+    asking: Asking = "all"
     wording: Wording = "paper"
 
     @property
@@ -62,10 +66,12 @@ def open_task(question: Question) -> SemanticTask | ReferringTask:
     Raises:
         InputError: the data is not where it should be; the message says where that is and where it comes from.
     """
-    dataset, split = question.dataset, question.split_name
+    dataset, root, split = question.dataset, question.root, question.split_name
     if isinstance(dataset, SemanticDataset):
-        return semantic_task(dataset, question.root, split, order=question.order, wording=question.wording)
-    return referring_task(dataset, question.root, split)
+        items = list_images(dataset, root, split)
+        vocabulary = read_vocabulary(dataset, root, split).worded(question.wording)
+        return SemanticTask(dataset, vocabulary, items, question.order, question.asking)
+    return ReferringTask(dataset, list_references(dataset, root, split))
 
 
 def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: Conduct) -> Outcome:
@@ -95,7 +101,7 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
 def empty_tally(task: SemanticTask | ReferringTask) -> Tally:
     """Return a tally that fits the task and has counted nothing."""
     if isinstance(task, SemanticTask):
-        return SemanticTally(task.vocabulary, task.dataset.released_classes)
+        return SemanticTally(task.vocabulary, task.dataset.released_classes, absent_asked=task.asking != "present")
     return ReferringTally(generalized=task.dataset.generalized)
 
 
@@ -106,5 +112,6 @@ def _protocol(question: Question) -> Protocol:
         dataset=question.dataset.name,
         split=question.split_name,
         passes=question.order if is_semantic else None,
+        asked=question.asking if is_semantic else None,
         texts=question.wording if is_semantic else None,
     )

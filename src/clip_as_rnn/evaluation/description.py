@@ -23,6 +23,7 @@ class Protocol:
     dataset: str
     split: str
     passes: str | None
+    asked: str | None
     texts: str | None
 
 

@@ -60,7 +60,7 @@ def _comparison(report: Report) -> str:
 def _semantic(body: SemanticBody) -> Iterator[str]:
     scores = [
         (
-            MEASURES[row.counting],
+            MEASURES[row.counting].removeprefix("mIoU "),
             percent(row.miou),
             percent(row.pixel_accuracy),
             percent(row.mean_accuracy),

@@ -3,9 +3,12 @@
 `official`: things against the generic background texts, stuff against the names of all things.
 `paper`: mutual background, each against the names of the other. `single`: everything is asked for at once.
 In both divided orders the things are painted over the stuff.
+
+Within a pass, all texts are asked together (the protocol of the papers), only those that the image shows (what is left
+to gain once it is known what is there), or each by itself (what a user with one word gets).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -14,9 +17,11 @@ import numpy as np
 
 from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.vocabulary import Kind, Vocabulary
+from clip_as_rnn.result import Segmentation
 from clip_as_rnn.shapes import LabelMap, RgbImage
 
 PassOrder = Literal["official", "paper", "single"]
+Asking = Literal["all", "present", "each"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +61,35 @@ def plan_passes(segmenter: Segmenting, vocabulary: Vocabulary, order: PassOrder)
     return (_pass_of(stuff, vocabulary, "stuff"), _pass_of(things, vocabulary, "thing"))
 
 
-def predict(passes: Sequence[Pass], image: RgbImage) -> Prediction:
-    """Run the passes and paint each over those before it."""
+def predict(
+    passes: Sequence[Pass], image: RgbImage, *, asking: Asking = "all", present: Collection[int] = ()
+) -> Prediction:
+    """Run the passes and paint each over those before it; `present` are the labels in the truth, for asking those."""
     labels = np.zeros(image.shape[:2], dtype=np.int64)
     kept: list[int] = []
     started = perf_counter()
     for turn in passes:
-        found = turn.segmenter.segment(image, turn.texts)
         label_of = dict(zip(turn.texts, turn.labels, strict=True))
+        texts = tuple(text for text in turn.texts if asking != "present" or label_of[text] in present)
+        if not texts:
+            continue
+        found = _ask_each(turn, image, texts) if asking == "each" else turn.segmenter.segment(image, texts)
         found_labels = np.array([0, *(label_of[text] for text in found.texts)])
         painted = found_labels[found.label_map()]  # h w
         labels = np.where(painted > 0, painted, labels)
         kept.extend(found_labels[1:].tolist())
     return Prediction(labels=labels, kept=tuple(sorted(kept)), seconds=perf_counter() - started)
+
+
+def _ask_each(turn: Pass, image: RgbImage, texts: tuple[str, ...]) -> Segmentation:
+    """Ask one text at a time and lay the answers together; where masks overlap, the higher score will win."""
+    answers = [turn.segmenter.segment(image, (text,)) for text in texts]
+    return Segmentation(
+        queries=texts,
+        texts=tuple(text for answer in answers for text in answer.texts),
+        masks=np.concatenate([answer.masks for answer in answers]),
+        scores=np.concatenate([answer.scores for answer in answers]),
+    )
 
 
 def _pass_of(segmenter: Segmenting, vocabulary: Vocabulary, kind: Kind) -> Pass:

@@ -17,9 +17,9 @@ from clip_as_rnn.evaluation.runner import Run
 from clip_as_rnn.evaluation.tallies import ReferringBody, SemanticBody, Tally
 
 MEASURES: Mapping[str, str] = {
-    "with_background": "mIoU, background is a class",
-    "without_background_released": "mIoU without background, as released (objects taken for background do not count)",
-    "without_background_counted": "mIoU without background, as usual (objects taken for background are misses)",
+    "with_background": "mIoU with background",
+    "without_background_released": "mIoU without background, as released: objects taken for background do not count",
+    "without_background_counted": "mIoU without background, as usual: objects taken for background are misses",
     "referring": "mIoU, all sentences together, the authors' masks",
 }
 

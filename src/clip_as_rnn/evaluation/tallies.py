@@ -102,11 +102,14 @@ class Tally(Protocol):
 class SemanticTally:
     """Pools the pixels and the kept texts of label maps."""
 
-    def __init__(self, vocabulary: Vocabulary, released_classes: int | None = None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, released_classes: int | None = None, *, absent_asked: bool = True
+    ) -> None:
         size = len(vocabulary.classes) + 1
         self._vocabulary = vocabulary
         self._released_classes = released_classes or size
         self._matrix: ConfusionMatrix = np.zeros((size, size), dtype=np.int64)
+        self._absent_asked = absent_asked
         self._images = 0
         self._present, self._present_kept, self._absent_kept = (np.zeros(size, dtype=np.int64) for _ in range(3))
 
@@ -145,7 +148,8 @@ class SemanticTally:
 
     def _class_presence(self, label: int) -> Presence:
         present = int(self._present[label])
-        return Presence(present, int(self._present_kept[label]), self._images - present, int(self._absent_kept[label]))
+        absent = self._images - present if self._absent_asked else 0
+        return Presence(present, int(self._present_kept[label]), absent, int(self._absent_kept[label]))
 
     def _row(self, label: int, scores: dict[Counting, Scores]) -> ClassRow:
         ious = {

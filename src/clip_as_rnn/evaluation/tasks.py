@@ -6,7 +6,6 @@ A task knows its data set and its segmenter; it knows nothing of folders of outp
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -16,19 +15,17 @@ from clip_as_rnn.evaluation.datasets import ReferringDataset, SemanticDataset
 from clip_as_rnn.evaluation.labelled import (
     LabelledImage,
     check_same_size,
-    list_images,
     read_labels,
     read_rgb,
-    read_vocabulary,
 )
 from clip_as_rnn.evaluation.metrics import count_pixels
-from clip_as_rnn.evaluation.passes import Pass, PassOrder, plan_passes, predict
+from clip_as_rnn.evaluation.passes import Asking, Pass, PassOrder, plan_passes, predict
 from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
-from clip_as_rnn.evaluation.references import Reference, list_references
+from clip_as_rnn.evaluation.references import Reference
 from clip_as_rnn.evaluation.referring_metrics import measure_overlap
 from clip_as_rnn.evaluation.sentences import predict_reference
-from clip_as_rnn.evaluation.vocabulary import Vocabulary, Wording
+from clip_as_rnn.evaluation.vocabulary import Vocabulary
 from clip_as_rnn.shapes import LabelMap, RgbImage
 
 
@@ -68,6 +65,7 @@ class SemanticTask:
     vocabulary: Vocabulary
     items: tuple[LabelledImage, ...]
     order: PassOrder
+    asking: Asking
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,7 +82,7 @@ class SemanticTask:
         try:
             image, truth = self.picture(position), self.truth(position)
             check_same_size(item, image, truth)
-            found = predict(passes, image)
+            found = predict(passes, image, asking=self.asking, present=np.unique(truth[truth > 0]).tolist())
         except CarError as error:
             return Evaluated(Record(item.name, 0.0, failure=str(error)))
         result = SemanticResult(count_pixels(truth, found.labels), found.kept)
@@ -140,27 +138,6 @@ class ReferringTask:
     def picture(self, position: int) -> RgbImage:
         """Return one image."""
         return read_rgb(self.items[position].image)
-
-
-def semantic_task(
-    dataset: SemanticDataset, root: Path, split: str, *, order: PassOrder, wording: Wording
-) -> SemanticTask:
-    """List the images of a split and read the class names.
-
-    Raises:
-        InputError: the data is not where it should be; the message says where that is and where it comes from.
-    """
-    items = list_images(dataset, root, split)
-    return SemanticTask(dataset, read_vocabulary(dataset, root, split).worded(wording), items, order)
-
-
-def referring_task(dataset: ReferringDataset, root: Path, split: str) -> ReferringTask:
-    """List the references of a split.
-
-    Raises:
-        InputError: the data is not where it should be; the message says where that is and where it comes from.
-    """
-    return ReferringTask(dataset, list_references(dataset, root, split))
 
 
 def _check_reference(item: Reference, image: RgbImage) -> None:
