@@ -100,7 +100,7 @@ def to_json(result: Result) -> dict[str, Any]:
     """
     segmentation = result.segmentation
     height, width = segmentation.size_hw
-    rows = zip(segmentation.texts, segmentation.scores, segmentation.masks, strict=True)
+    rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.masks, strict=True)
     return {
         "size": {"width": width, "height": height},
         "queries": list(segmentation.queries),
@@ -118,7 +118,7 @@ def _found(label: int, text: str, score: float, mask: Bool[ndarray, "h w"]) -> d
     return {
         "text": text,
         "label": label,
-        "score": float(score),
+        "score": score,
         "area_px": int(mask.sum()),
         "box_xywh": [int(value) for value in coco.toBbox(rle)],
         "rle": {"size": size, "counts": counts},

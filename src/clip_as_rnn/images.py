@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -131,7 +131,7 @@ def _from_path(path: Path) -> Picture:
         raise InputError(f"No image at {str(path)!r}; check the path.") from error
 
 
-def _from_file(file: IO[bytes], name: str, *, size_bytes: int) -> Picture:
+def _from_file(file: io.BytesIO | io.BufferedReader, name: str, *, size_bytes: int) -> Picture:
     """Open, check and decode an image file; `name` is how messages call it."""
     if size_bytes == 0:
         raise InputError(f"Expected an image, but {name} is empty (0 bytes).")

@@ -1,6 +1,7 @@
 """The overlay: the masks on their image, with a legend of the texts found and of those rejected."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from clip_as_rnn.picture import lettering
 from clip_as_rnn.picture.palette import colours
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.shapes import Masks, RgbImage
+
+Drawing: TypeAlias = UInt8[ndarray, "H W 3"]  # sRGB, of another size than the image
 
 _LONG_SIDE_PX = (320, 1600)  # smaller images are enlarged to be readable, larger ones need not be kept: masks have all
 _LEGEND_MIN_WIDTH_PX = 320
@@ -34,7 +37,7 @@ class _Entry:
     number: int = 0
 
 
-def draw_overlay(image: RgbImage, segmentation: Segmentation) -> RgbImage:
+def draw_overlay(image: RgbImage, segmentation: Segmentation) -> Drawing:
     """Paint the masks over their image and set a legend below it.
 
     The long side is brought to between 320 and 1600 px. Every mask carries the number that its text has in the legend
@@ -49,14 +52,14 @@ def draw_overlay(image: RgbImage, segmentation: Segmentation) -> RgbImage:
     return _stack(painted, legend)
 
 
-def fit_long_side(image: RgbImage, low_px: int, high_px: int) -> RgbImage:
+def fit_long_side(image: RgbImage, low_px: int, high_px: int) -> Drawing:
     """Scale an image so that its long side lies within bounds; no side falls below one pixel."""
     long_side = max(image.shape[:2])
     scale = float(np.clip(long_side, low_px, high_px)) / long_side
     return resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
 
 
-def resize(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+def resize(image: RgbImage, size_hw: tuple[int, int]) -> Drawing:
     """Shrink by averaging areas; enlarge by repeating pixels, so that tiny images stay what they are."""
     if image.shape[:2] == size_hw:
         return image
@@ -158,7 +161,7 @@ def _draw_entry(draw: ImageDraw.ImageDraw, xy: tuple[int, int], entry: _Entry, l
     lettering.write(draw, (right + size_px // 2, y), entry.remark, size_px, ink)
 
 
-def _stack(picture: RgbImage, legend: RgbImage) -> RgbImage:
+def _stack(picture: RgbImage, legend: Drawing) -> UInt8[ndarray, "stacked wider 3"]:
     """Set the legend below the picture, on white where one is wider."""
     width_px = max(picture.shape[1], legend.shape[1])
     rows = [

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.masks import grow_maps, grow_masks
 from clip_as_rnn.picture import lettering
-from clip_as_rnn.picture.overlay import paint_masks, resize
+from clip_as_rnn.picture.overlay import Drawing, paint_masks, resize
 from clip_as_rnn.picture.palette import colours, heat
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.shapes import RgbImage
@@ -96,7 +96,7 @@ class _Sheet:
         self.draw.line((centre - 8, middle, centre + 8, middle), fill=_MARGIN, width=3)
 
 
-def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> RgbImage:
+def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> Drawing:
     """Draw what happened to every text at every step, and the masks at the end.
 
     At most 20 texts, those that stayed longest, and 20 steps, the first ten and the last ten, are drawn; the picture
@@ -168,7 +168,7 @@ def _new_sheet(image: RgbImage, columns: Sequence[str], *, rows: int, notes: lis
     return _Sheet(canvas, draw, grid, view, np.round(grey * _DIMMED).astype(np.uint8))
 
 
-def _fit(image: RgbImage, box_hw: tuple[int, int]) -> RgbImage:
+def _fit(image: RgbImage, box_hw: tuple[int, int]) -> Drawing:
     """Scale an image into a box, keeping its shape but for sides thinner than a pixel."""
     scale = min(box_hw[0] / image.shape[0], box_hw[1] / image.shape[1])
     return resize(image, (max(1, int(image.shape[0] * scale)), max(1, int(image.shape[1] * scale))))
