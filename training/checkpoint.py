@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.plan import Plan
 from training.towers import Clip, ClipSize
@@ -15,11 +15,11 @@ from training.towers import Clip, ClipSize
 
 @dataclass(slots=True)
 class Progress:
-    """The state of training: the model, the running average of its weights (which is exported), the optimizer."""
+    """The state of training: the model, the running average of its weights (which is exported), the optimizers."""
 
     model: Clip
     average: Clip
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     seen: int = 0
     table: Tensor | None = None  # vectors of the last step's table of texts; never saved
 
@@ -34,13 +34,14 @@ def load_progress(work: Path, plan: Plan, size: ClipSize, device: torch.device) 
     """Load the last checkpoint, or start anew with the plan's seed."""
     torch.manual_seed(plan.seed)
     model = Clip(size).to(device)
-    progress = Progress(model, copy.deepcopy(model), _make_optimizer(model, plan))
+    progress = Progress(model, copy.deepcopy(model), _make_optimizers(model, plan))
     path = work / "checkpoint.pt"
     if path.exists():
         stored = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(stored["model"])
         progress.average.load_state_dict(stored["average"])
-        progress.optimizer.load_state_dict(stored["optimizer"])
+        for optimizer, state in zip(progress.optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         progress.seen = stored["seen"]
     return progress
 
@@ -52,7 +53,7 @@ def save_progress(progress: Progress, work: Path) -> None:
         {
             "model": progress.model.state_dict(),
             "average": progress.average.state_dict(),
-            "optimizer": progress.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in progress.optimizers],
             "seen": progress.seen,
             "size": asdict(progress.model.size),
         },
@@ -61,8 +62,16 @@ def save_progress(progress: Progress, work: Path) -> None:
     partial.rename(work / "checkpoint.pt")
 
 
-def _make_optimizer(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
+def _make_optimizers(model: Clip, plan: Plan) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices of the vision blocks, where most of the learning is, AdamW for the rest."""
+    blocks = [p for p in model.vision.blocks.parameters() if p.ndim > 1]
+    known = {id(p) for p in blocks}
+    matrices = [p for p in model.parameters() if p.ndim > 1 and id(p) not in known]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.98), foreach=True)
+    return (
+        torch.optim.Muon(
+            blocks, lr=plan.peak_rate, weight_decay=plan.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(groups, lr=plan.peak_rate, betas=(0.9, 0.98), foreach=True),
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Surroundings: name of the mark and how often it is drawn in training.
-MARKS = {"blur": 0.2, "gray": 0.1, "black": 0.45, "blur+gray": 0.25}
+MARKS = {"blur": 0.1, "gray": 0.1, "black": 0.6, "blur+gray": 0.2}
 BLUR_SIGMA_PX = 2.6  # of the paper's 15 x 15 Gaussian
 BLUR_IMAGE_PX = 208  # a usual short side of the scenes on which it is drawn
 

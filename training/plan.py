@@ -33,8 +33,8 @@ class Plan:
     floor_rate: float = 2e-5
     weight_decay: float = 0.05
     average_decay: float = 0.998
-    words_every: int = 2  # texts are encoded anew every so many steps
-    core_weight: float = 3.0  # how much more often a concept of the benchmark is drawn
+    words_every: int = 3  # texts are encoded anew every so many steps
+    core_weight: float = 6.0  # how much more often a concept of the benchmark is drawn
     stages: tuple[Stage, ...] = field(
         default=(
             Stage(start=0, sizes_hw=((96, 96),), rules=SceneRules(max_objects=2, single_share=0.75, several_size=(0.4, 0.6))),

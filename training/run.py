@@ -103,13 +103,14 @@ def take_step(
     found, table = training_losses(progress.model, tokenizer, batch, rng, None if is_wordy else progress.table)
     progress.table = table.detach()
     loss = sum(WEIGHTS[name] * value for name, value in found.items())
-    progress.optimizer.zero_grad()
+    progress.model.zero_grad()
     loss.backward()
     _average_gradients(progress.model, share)
     torch.nn.utils.clip_grad_norm_(progress.model.parameters(), 1.0)
-    for group in progress.optimizer.param_groups:
-        group["lr"] = plan.rate(progress.seen)
-    progress.optimizer.step()
+    for optimizer in progress.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(progress.seen)
+        optimizer.step()
     progress.seen += plan.batch
     progress.follow(plan.average_decay)
     return {name: value.item() for name, value in found.items()}

@@ -44,6 +44,10 @@ class Scenes:
     concepts: Tensor  # (b, slots) int64
     colours: Tensor  # (b, slots) int64, an index into COLOURS, -1 for natural colours
 
+    def twice(self) -> Scenes:
+        """Repeat the batch."""
+        return Scenes(*(torch.cat([part, part]) for part in (self.images, self.owners, self.concepts, self.colours)))
+
     def masks(self) -> Tensor:
         """Return the visible mask of every slot: (b, slots, h, w) bool."""
         slots = torch.arange(1, self.concepts.shape[1] + 1, device=self.owners.device)

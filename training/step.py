@@ -43,7 +43,7 @@ ALONE = Share()
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Scenes of which the first half is marked; `masks` is what the marks leave visible, all of it in the rest."""
+    """Every scene twice, marked and plain; `masks` is what the marks leave visible, all of it in the second half."""
 
     scenes: Scenes
     images: Tensor  # (b, 3, h, w), marked
@@ -65,13 +65,10 @@ def draw_batch(sheet: SpriteSheet, plan: Plan, seen: int, patch_px: int, share: 
     generator = torch.Generator(sheet.atlas.device).manual_seed(rng.getrandbits(62))
     stage = plan.stage(seen)
     count = plan.batch // share.workers
-    scenes = compose(sheet, count, size_hw, stage.rules, generator)
-    marked = count // 2
-    masks = torch.ones_like(scenes.owners, dtype=torch.bool)
-    masks[:marked] = choose_masks(scenes.owners[:marked], stage.rules.max_objects, patch_px, generator)
-    images = scenes.images.clone()
-    images[:marked] = mark_images(images[:marked], masks[:marked], generator)
-    return Batch(scenes, images, masks, marked)
+    scenes = compose(sheet, count // 2, size_hw, stage.rules, generator)
+    masks = choose_masks(scenes.owners, stage.rules.max_objects, patch_px, generator)
+    images = torch.cat([mark_images(scenes.images, masks, generator), scenes.images])
+    return Batch(scenes.twice(), images, torch.cat([masks, torch.ones_like(masks)]), count // 2)
 
 
 def training_losses(

@@ -1,0 +1,101 @@
+"""What the training promises: resumable runs, and an exported model that transformers computes alike."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPModel
+
+from training.checkpoint import load_progress, save_progress
+from training.concepts import CONCEPTS
+from training.export import export_clip
+from training.plan import Plan, Stage
+from training.run import take_step
+from training.scenes import SceneRules, SpriteSheet
+from training.sprites import SPRITE_SIDE_PX, Sprites
+from training.texts import make_tokenizer, tokenize
+from training.towers import Clip, ClipSize
+
+DEVICE = torch.device("cpu")
+STAGE = Stage(start=0, sizes_hw=((32, 32), (32, 48)), rules=SceneRules(max_objects=2))
+PLAN = dataclasses.replace(Plan(), batch=8, total_images=64, warmup_images=8, cooldown_images=16, words_every=1, stages=(STAGE,))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def sheet() -> SpriteSheet:
+    rgba = np.random.default_rng(0).integers(0, 256, (4, SPRITE_SIDE_PX, SPRITE_SIDE_PX, 4), dtype=np.uint8)
+    sprites = Sprites(rgba, np.arange(4), np.zeros(4, dtype=int))
+    return SpriteSheet(sprites, torch.ones(len(CONCEPTS)), DEVICE)
+
+
+def _size(tokenizer) -> ClipSize:
+    return ClipSize(width=64, vision_layers=2, text_layers=1, image_px=48, vocabulary=len(tokenizer))
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, sheet: SpriteSheet, tokenizer):
+    whole = load_progress(tmp_path / "nowhere", PLAN, _size(tokenizer), DEVICE)
+    halves = load_progress(tmp_path, PLAN, _size(tokenizer), DEVICE)
+    for _ in range(4):
+        take_step(whole, PLAN, sheet, tokenizer)
+    for _ in range(2):
+        take_step(halves, PLAN, sheet, tokenizer)
+    save_progress(halves, tmp_path)
+    resumed = load_progress(tmp_path, PLAN, _size(tokenizer), DEVICE)
+    assert resumed.seen == 16
+    for _ in range(2):
+        take_step(resumed, PLAN, sheet, tokenizer)
+    for name, value in whole.average.state_dict().items():
+        torch.testing.assert_close(resumed.average.state_dict()[name], value, msg=name)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    plan = Plan()
+    assert plan.rate(0) < 0.1 * plan.peak_rate
+    assert plan.rate(plan.warmup_images) == pytest.approx(plan.peak_rate)
+    assert plan.rate(plan.total_images) == pytest.approx(plan.floor_rate)
+
+
+def test_the_exported_model_computes_the_same_in_transformers(tmp_path: Path, tokenizer):
+    torch.manual_seed(0)
+    model = Clip(_size(tokenizer)).eval()
+    words = tmp_path / "words"
+    make_tokenizer(words)
+    export_clip(model, words, tmp_path / "clip")
+    exported = CLIPModel.from_pretrained(tmp_path / "clip", dtype=torch.float32)
+    model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        hidden = exported.vision_model(images)
+        patches = exported.visual_projection(exported.vision_model.post_layernorm(hidden.last_hidden_state[:, 1:]))
+        features = model.vision(images)
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(exported.visual_projection(hidden.pooler_output), dim=-1),
+            features.cls,
+            atol=1e-3,
+            rtol=0,
+        )
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(patches, dim=-1), features.patches, atol=1e-3, rtol=0
+        )
+        texts = ["a cat", "This is a photo of a large soccer ball."]
+        numbers = AutoTokenizer.from_pretrained(tmp_path / "clip")(texts, padding=True, return_tensors="pt")
+        assert torch.equal(numbers["input_ids"], tokenize(tokenizer, texts, DEVICE))
+        vectors = exported.text_projection(exported.text_model(**numbers).pooler_output)
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(vectors, dim=-1),
+            model.text(tokenize(tokenizer, texts, DEVICE)),
+            atol=1e-3,
+            rtol=0,
+        )
+
+
+def test_the_end_mark_has_the_highest_number(tokenizer):
+    assert tokenizer.eos_token_id == len(tokenizer) - 1
+    assert tokenizer("zebra crossing Straße")["input_ids"][-1] == tokenizer.eos_token_id
