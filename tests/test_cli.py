@@ -17,16 +17,17 @@ from clip_as_rnn.apps.inputs import parse_settings, unique_stems
 from clip_as_rnn.config import PRESETS, SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError, WeightsError
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.segmenter import Segmenter
 from fake_results import fake_segmentation
 
 GHOST = "ghost"  # the fake rejects this text at step 1
 
 
-@dataclass
-class FakeSegmenter:
+class FakeSegmenter(Segmenter[object]):
     """Finds every text but the ghost."""
 
-    config: SegmenterConfig
+    def __init__(self, config: SegmenterConfig) -> None:
+        self.config = config
 
     def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
         if any(len(text) > 300 for text in texts):
