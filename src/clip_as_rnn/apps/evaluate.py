@@ -9,7 +9,7 @@ from clip_as_rnn.apps.inputs import parse_settings
 from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output
 from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
 
-# `clip_as_rnn.apps.benchmark` is imported inside the command: it loads torch, which takes seconds that --help must not.
+# `clip_as_rnn.apps.scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
 
 _FAILED = 1  # some image could not be evaluated
 
@@ -44,7 +44,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     """Score a preset on a data set; the same command goes on where an interrupted one was left."""
     chosen = find_dataset(dataset)
     settings = parse_settings(set_ or ())
-    from clip_as_rnn.apps.benchmark import Job, run
+    from clip_as_rnn.apps.scoring import Job, run
 
     job = Job(
         dataset=chosen,

@@ -13,9 +13,9 @@ from clip_as_rnn.config import BACKGROUND_PAPER, PRESETS, SegmenterConfig, with_
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate
 from clip_as_rnn.evaluation.markdown import percent, table
-from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import write_atomically, write_json
 from clip_as_rnn.evaluation.report import headline
+from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.prompts import BACKGROUND_RELEASE, VISUAL_PROMPTS
 

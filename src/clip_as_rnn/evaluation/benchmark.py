@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_as_rnn.evaluation.datasets import Dataset, SemanticDataset
-from clip_as_rnn.evaluation.description import Protocol, claim_folder, describe_run
+from clip_as_rnn.evaluation.description import Choices, claim_folder, describe_run
 from clip_as_rnn.evaluation.labelled import list_images, read_vocabulary
 from clip_as_rnn.evaluation.markdown import render_report
 from clip_as_rnn.evaluation.passes import Asking, PassOrder
-from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import write_atomically
 from clip_as_rnn.evaluation.references import list_references
 from clip_as_rnn.evaluation.report import Report, Timing, build_report, measure_time, write_report_json
 from clip_as_rnn.evaluation.runner import RunOptions, Watcher, go_through, open_run
+from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import ReferringTally, SemanticTally, Tally
 from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask
 from clip_as_rnn.evaluation.vocabulary import Wording
@@ -81,7 +81,7 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
         InputError: the data is not where it should be, or the folder holds a run that was made otherwise.
     """
     task = open_task(question)
-    description = describe_run(conduct.preset, _protocol(question), segmenter)
+    description = describe_run(conduct.preset, _choices(question), segmenter)
     claim_folder(folder, description)
     title = f"{question.dataset.title}, {folder.name}"
     go_through(
@@ -92,7 +92,7 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
     missing = sum(not run.store.has_record(name) for name in run.names)
     if missing:
         return Outcome(None, timing, missing)
-    report = build_report(run, question.dataset, description, empty_tally(task))
+    report = build_report(run, task, description, empty_tally(task))
     write_report_json(report, timing, folder)
     write_atomically(folder / "report.md", render_report(report).encode())
     return Outcome(report, timing, 0)
@@ -105,10 +105,10 @@ def empty_tally(task: SemanticTask | ReferringTask) -> Tally:
     return ReferringTally(generalized=task.dataset.generalized)
 
 
-def _protocol(question: Question) -> Protocol:
+def _choices(question: Question) -> Choices:
     """Describe the choices that matter for the kind of data set."""
     is_semantic = isinstance(question.dataset, SemanticDataset)
-    return Protocol(
+    return Choices(
         dataset=question.dataset.name,
         split=question.split_name,
         passes=question.order if is_semantic else None,

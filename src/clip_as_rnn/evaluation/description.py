@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 from clip_as_rnn import __version__
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import read_json, write_json
+from clip_as_rnn.evaluation.segmenting import Segmenting
 
 _PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "pillow", "pycocotools")
 _FILE = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class Choices:
     """The choices of the evaluation itself; those of no use to a kind of data set are None."""
 
     dataset: str
@@ -46,11 +46,11 @@ class Entry(NamedTuple):
     second: Any
 
 
-def describe_run(preset: str, protocol: Protocol, segmenter: Segmenting) -> RunDescription:
+def describe_run(preset: str, choices: Choices, segmenter: Segmenting) -> RunDescription:
     """Describe a run with the segmenter at hand."""
     return RunDescription(
         preset=preset,
-        protocol=asdict(protocol),
+        protocol=asdict(choices),
         settings={name: _plain(value) for name, value in sorted(asdict(segmenter.config).items())},
         models=dict(sorted(segmenter.describe().items())),
         software=_software(),

@@ -82,7 +82,8 @@ def read_rgb(path: Path) -> RgbImage:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise InputError(f"Cannot read the image {path}: {error}.") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"Cannot read the image {path}: {reason}.") from error
 
 
 def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int) -> LabelMap:
@@ -108,7 +109,7 @@ def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int)
     return np.where((labels >= 0) & (labels <= class_count), labels, beyond)
 
 
-def check_same_size(item: LabelledImage, image: RgbImage, labels: LabelMap) -> None:
+def check_same_size(item: LabelledImage, dataset: SemanticDataset, image: RgbImage, labels: LabelMap) -> None:
     """Check that a label image belongs to its image.
 
     Raises:
@@ -118,7 +119,7 @@ def check_same_size(item: LabelledImage, image: RgbImage, labels: LabelMap) -> N
         (height, width), (label_height, label_width) = image.shape[:2], labels.shape
         raise InputError(
             f"Expected the label image {item.labels} to be {width} x {height} like its image, "
-            f"but it is {label_width} x {label_height}; label images are never resized here."
+            f"but it is {label_width} x {label_height}; label images are never resized here. {dataset.source}"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.vocabulary import Kind, Vocabulary
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.shapes import LabelMap, RgbImage

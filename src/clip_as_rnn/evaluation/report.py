@@ -15,6 +15,7 @@ from clip_as_rnn.evaluation.description import RunDescription
 from clip_as_rnn.evaluation.records import Record, write_json
 from clip_as_rnn.evaluation.runner import Run
 from clip_as_rnn.evaluation.tallies import ReferringBody, SemanticBody, Tally
+from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask
 
 MEASURES: Mapping[str, str] = {
     "with_background": "mIoU with background",
@@ -81,7 +82,7 @@ class Timing:
     machine: Mapping[str, str]
 
 
-def build_report(run: Run, dataset: Dataset, description: RunDescription, tally: Tally) -> Report:
+def build_report(run: Run, task: SemanticTask | ReferringTask, description: RunDescription, tally: Tally) -> Report:
     """Pool every record of a run with an empty tally."""
     failures: list[Failure] = []
     for record in run.records():
@@ -91,13 +92,13 @@ def build_report(run: Run, dataset: Dataset, description: RunDescription, tally:
     body = tally.body()
     split = str(description.protocol["split"])
     coverage = Coverage(
-        published=dataset.expected.get(split),
-        listed=len(run.task.names),
+        published=task.dataset.expected.get(split),
+        listed=len(task.names),
         asked=len(run.names),
         evaluated=len(run.names) - len(failures),
     )
-    comparisons = _compare_with_paper(dataset, split, body)
-    return Report(dataset.title, description, coverage, comparisons, body, tuple(failures))
+    comparisons = _compare_with_paper(task.dataset, split, body)
+    return Report(task.dataset.title, description, coverage, comparisons, body, tuple(failures))
 
 
 def measure_time(run: Run) -> Timing:

@@ -79,23 +79,13 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A task under way in one folder."""
+    """A task under way in one folder; `names` are the images that the report is about, all shards together."""
 
     title: str
-    task: Task
+    names: tuple[str, ...]
     folder: Path
     options: RunOptions
     store: RecordStore
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The images that the report is about: all shards together."""
-        return tuple(self.task.names[: self.options.limit])
-
-    @property
-    def is_complete(self) -> bool:
-        """Tell whether every image has its record."""
-        return all(self.store.has_record(name) for name in self.names)
 
     def records(self) -> Iterator[Record]:
         """Yield the records that are there, in the order of the data set."""
@@ -115,7 +105,7 @@ def open_run(title: str, task: Task, folder: Path, options: RunOptions) -> Run:
     """
     if options.limit is not None and options.limit < 1:
         raise InputError(f"Expected a limit of at least 1 image, but got {options.limit}.")
-    return Run(title, task, folder, options, RecordStore(folder, str(options.shard)))
+    return Run(title, tuple(task.names[: options.limit]), folder, options, RecordStore(folder, str(options.shard)))
 
 
 def go_through(run: Run, evaluate: Evaluate, tally: Tally, watcher: Watcher) -> None:

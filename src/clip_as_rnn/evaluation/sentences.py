@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from clip_as_rnn.evaluation.polygons import Mask
-from clip_as_rnn.evaluation.protocols import Segmenting
+from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.shapes import RgbImage
 

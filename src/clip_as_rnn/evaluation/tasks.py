@@ -20,10 +20,10 @@ from clip_as_rnn.evaluation.labelled import (
 )
 from clip_as_rnn.evaluation.metrics import count_pixels
 from clip_as_rnn.evaluation.passes import Asking, Pass, PassOrder, plan_passes, predict
-from clip_as_rnn.evaluation.protocols import Segmenting
 from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
 from clip_as_rnn.evaluation.references import Reference
 from clip_as_rnn.evaluation.referring_metrics import measure_overlap
+from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.sentences import predict_reference
 from clip_as_rnn.evaluation.vocabulary import Vocabulary
 from clip_as_rnn.shapes import LabelMap, RgbImage
@@ -81,7 +81,7 @@ class SemanticTask:
         item = self.items[position]
         try:
             image, truth = self.picture(position), self.truth(position)
-            check_same_size(item, image, truth)
+            check_same_size(item, self.dataset, image, truth)
             found = predict(passes, image, asking=self.asking, present=np.unique(truth[truth > 0]).tolist())
         except CarError as error:
             return Evaluated(Record(item.name, 0.0, failure=str(error)))
@@ -118,7 +118,7 @@ class ReferringTask:
         item = self.items[position]
         try:
             image, truth, released = self.picture(position), item.mask(), item.released_mask()
-            _check_reference(item, image)
+            _check_reference(item, self.dataset, image)
             found = predict_reference(segmenter, image, item.sentences)
         except CarError as error:
             return Evaluated(Record(item.name, 0.0, failure=str(error)))
@@ -140,7 +140,7 @@ class ReferringTask:
         return read_rgb(self.items[position].image)
 
 
-def _check_reference(item: Reference, image: RgbImage) -> None:
+def _check_reference(item: Reference, dataset: ReferringDataset, image: RgbImage) -> None:
     """Raise InputError unless the reference can be asked on its image."""
     if not item.sentences:
         raise InputError(f"Expected the reference {item.name} to have a sentence, but all of its sentences are blank.")
@@ -148,5 +148,5 @@ def _check_reference(item: Reference, image: RgbImage) -> None:
         (height, width), (listed_height, listed_width) = image.shape[:2], item.size_hw
         raise InputError(
             f"Expected the image {item.image} to be {listed_width} x {listed_height} as instances.json says, "
-            f"but it is {width} x {height}."
+            f"but it is {width} x {height}. {dataset.source}"
         )

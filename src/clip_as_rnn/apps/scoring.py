@@ -66,7 +66,7 @@ def run(job: Job) -> bool:
         InputError: data that is not where it should be, or a choice that does not exist.
         WeightsError: weights that cannot be had.
     """
-    console = Console(stderr=True)
+    console, progress = Console(), Console(stderr=True)
     question = _question(job)
     options = RunOptions(job.limit, parse_shard(job.shard) if job.shard else Shard(), job.save_predictions)
     if job.compare is not None:
@@ -77,7 +77,7 @@ def run(job: Job) -> bool:
     mode = {"mode": "referring"} if isinstance(job.dataset, ReferringDataset) else {}
     config = with_settings(find_preset(job.preset), {**mode, **job.settings, **job.models})
     segmenter = build.load_segmenter(config, device=job.device, dtype=_choice("--dtype", job.dtype, build.DType))
-    with ProgressBar(console) as bar:
+    with ProgressBar(progress) as bar:
         conduct = Conduct(job.preset, options, bar)
         if job.parts:
             rows = ablate(question, segmenter, job.folder, job.parts, conduct)
