@@ -11,57 +11,62 @@ from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
 
 # `clip_as_rnn.apps.scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
 
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help=f"One of: {', '.join(DATASETS)}.")]
+Root = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data lies; scenes need none.")]
+Split = Annotated[str | None, typer.Option(metavar="NAME", help="A part of the data; default: what the paper reports.")]
+PresetOrPapers = Annotated[
+    str | None, typer.Option("--preset", "-p", metavar="NAME", help="Default: the paper's for the data set.")
+]
+Passes = Annotated[
+    str | None, typer.Option(metavar="ORDER", help="Things and stuff: official, paper (mutual background) or single.")
+]
+Asked = Annotated[str, typer.Option(metavar="WHICH", help="Texts per image: all, present, or each by itself.")]
+Wording = Annotated[str, typer.Option(metavar="WORDS", help="The texts of the paper, or the data set's own names.")]
+Limit = Annotated[int | None, typer.Option(metavar="COUNT", help="Only so many images; --compare: list so many.")]
+ShardName = Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the images.")]
+Saving = Annotated[bool, typer.Option("--save-predictions", help="Keep the label maps.")]
+Parts = Annotated[
+    str | None, typer.Option(metavar="PARTS", help="Change one part at a time: recurrence,background,prompts,crf,...")
+]
+Runs = Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B", help="Show where two runs differ most.")]
+
 _FAILED = 1  # some image could not be evaluated
 
 
 def evaluate(  # noqa: PLR0913 - one parameter per option
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"One of: {', '.join(DATASETS)}.")],
+    dataset: DatasetName,
     *,
-    root: Annotated[Path | None, typer.Option(help="The folder of the data; `scenes` has its own.")] = None,
+    root: Root = None,
     output: Output = Path("out/evaluation"),
-    split: Annotated[str | None, typer.Option(help="The part of the data; default: the one the paper reports.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", "-p", help="Default: the paper's for the data set.")] = None,
+    split: Split = None,
+    preset: PresetOrPapers = None,
     model: Model = None,
     classifier: Judge = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
     set_: Assignments = None,
-    passes: Annotated[
-        str | None, typer.Option(help="Things and stuff: official, paper (mutual background) or single.")
-    ] = None,
-    ask: Annotated[str, typer.Option(help="On each image: all texts, only those present, or each by itself.")] = "all",
-    texts: Annotated[str, typer.Option(help="Ask with the words of the paper, or the data set's own names.")] = "paper",
-    limit: Annotated[int | None, typer.Option(help="Only so many images; with --compare, how many to list.")] = None,
-    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts of the images.")] = None,
-    save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Keep the label maps.")] = False,
-    ablate: Annotated[
-        str | None, typer.Option(metavar="PARTS", help="Change one part at a time: recurrence,background,prompts,...")
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(metavar="A B", help="List where two runs differ most, with pictures.")
-    ] = None,
+    passes: Passes = None,
+    ask: Asked = "all",
+    texts: Wording = "paper",
+    limit: Limit = None,
+    shard: ShardName = None,
+    save_predictions: Saving = False,
+    ablate: Parts = None,
+    compare: Runs = None,
 ) -> None:
     """Score a preset on a data set; the same command goes on where an interrupted one was left."""
-    chosen = find_dataset(dataset)
-    settings = parse_settings(set_ or ())
-    from clip_as_rnn.apps.scoring import Job, run
+    row = find_dataset(dataset)
+    models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    settings = {**parse_settings(set_ or ()), **models}
+    from clip_as_rnn.apps.scoring import Asking, Extent, Job, Loading, run
 
     job = Job(
-        dataset=chosen,
+        dataset=row,
         root=root,
         folder=output,
-        split=split,
-        preset=preset or chosen.preset,
-        models={name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None},
-        device=device,
-        dtype=dtype,
-        settings=settings,
-        passes=passes,
-        asking=ask,
-        texts=texts,
-        limit=limit,
-        shard=shard,
-        save_predictions=save_predictions,
+        loading=Loading(preset or row.preset, device, dtype, settings),
+        asking=Asking(split, passes, ask, texts),
+        extent=Extent(limit, shard, save_predictions),
         parts=tuple(part.strip() for part in ablate.split(",")) if ablate else (),
         compare=compare,
     )

@@ -9,22 +9,53 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_as_rnn import build
+from clip_as_rnn.build import ClipView
 from clip_as_rnn.config import find_preset, with_settings
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation import passes
 from clip_as_rnn.evaluation.ablation import AblationRow, ablate
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.comparison import compare_runs
 from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
 from clip_as_rnn.evaluation.markdown import percent
-from clip_as_rnn.evaluation.passes import Asking, PassOrder
 from clip_as_rnn.evaluation.progress import ProgressBar
 from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.evaluation.vocabulary import Wording
+from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison
 _CHECKOUT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What to load: a preset, a device and a precision, and whatever differs from the preset, models included."""
+
+    preset: str
+    device: str
+    dtype: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How to ask; None for the split or the passes: those of the data set and the preset."""
+
+    split: str | None
+    passes: str | None
+    which: str
+    wording: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much to run: so many images, of which one shard, with or without their predictions."""
+
+    limit: int | None
+    shard: str | None
+    save_predictions: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +64,6 @@ class Job:
 
     Attributes:
         root: None: where the data set lies in a checkout.
-        models: `model` and `classifier`, as far as they differ from the preset's.
-        settings: other settings by name.
-        passes: None: official for the presets of that name, else paper.
         parts: what to ablate; none: a plain run.
         compare: the folders of two runs; then nothing is evaluated.
     """
@@ -43,18 +71,9 @@ class Job:
     dataset: Dataset
     root: Path | None
     folder: Path
-    split: str | None
-    preset: str
-    models: Mapping[str, str]
-    device: str
-    dtype: str
-    settings: Mapping[str, Any]
-    passes: str | None
-    asking: str
-    texts: str
-    limit: int | None
-    shard: str | None
-    save_predictions: bool
+    loading: Loading
+    asking: Asking
+    extent: Extent
     parts: tuple[str, ...]
     compare: tuple[Path, Path] | None
 
@@ -66,19 +85,17 @@ def run(job: Job) -> bool:
         InputError: data that is not where it should be, or a choice that does not exist.
         WeightsError: weights that cannot be had.
     """
-    console, progress = Console(), Console(stderr=True)
-    question = _question(job)
-    options = RunOptions(job.limit, parse_shard(job.shard) if job.shard else Shard(), job.save_predictions)
+    console, question = Console(), _question(job)
     if job.compare is not None:
-        contrast = compare_runs(question, *job.compare, job.folder, count=job.limit or _LISTED)
-        console.print(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}")
+        contrast = compare_runs(question, *job.compare, job.folder, count=job.extent.limit or _LISTED)
+        console.print(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}", soft_wrap=True)
         return True
+    shard = parse_shard(job.extent.shard) if job.extent.shard else Shard()
+    options = RunOptions(job.extent.limit, shard, job.extent.save_predictions)
     open_task(question)  # data that is missing shows before models are loaded
-    mode = {"mode": "referring"} if isinstance(job.dataset, ReferringDataset) else {}
-    config = with_settings(find_preset(job.preset), {**mode, **job.settings, **job.models})
-    segmenter = build.load_segmenter(config, device=job.device, dtype=_choice("--dtype", job.dtype, build.DType))
-    with ProgressBar(progress) as bar:
-        conduct = Conduct(job.preset, options, bar)
+    segmenter = _load(job)
+    with ProgressBar(Console(stderr=True)) as bar:
+        conduct = Conduct(job.loading.preset, options, bar)
         if job.parts:
             rows = ablate(question, segmenter, job.folder, job.parts, conduct)
         else:
@@ -88,15 +105,23 @@ def run(job: Job) -> bool:
     return _tell_outcome(outcome, job.folder, console)
 
 
+def _load(job: Job) -> Segmenter[ClipView]:
+    """Load a segmenter; sentences that refer are asked in referring mode unless the settings say otherwise."""
+    mode = {"mode": "referring"} if isinstance(job.dataset, ReferringDataset) else {}
+    config = with_settings(find_preset(job.loading.preset), {**mode, **job.loading.settings})
+    dtype = _choice("--dtype", job.loading.dtype, build.DType)
+    return build.load_segmenter(config, device=job.loading.device, dtype=dtype)
+
+
 def _question(job: Job) -> Question:
-    order = job.passes or ("official" if job.preset.startswith("official-") else "paper")
+    order = job.asking.passes or ("official" if job.loading.preset.startswith("official-") else "paper")
     return Question(
         dataset=job.dataset,
         root=job.root or _bundled_root(job.dataset),
-        split=job.split,
-        order=_choice("--passes", order, PassOrder),
-        asking=_choice("--ask", job.asking, Asking),
-        wording=_choice("--texts", job.texts, Wording),
+        split=job.asking.split,
+        order=_choice("--passes", order, passes.PassOrder),
+        asking=_choice("--ask", job.asking.which, passes.Asking),
+        wording=_choice("--texts", job.asking.wording, Wording),
     )
 
 
