@@ -3,19 +3,21 @@
 Every pixel is joined to every other by Gaussian kernels over position and colour (Kraehenbuehl and Koltun, "Efficient
 inference in fully connected CRFs with Gaussian edge potentials", 2011, equations in brackets theirs):
 
-    E(x) = sum_i psi_u(x_i) + sum_(i<j) mu(x_i, x_j) sum_k w_k k(f_i, f_j)                       (1), (2)
-    Q_i(l)  <-  softmax_l( -psi_u(l) - sum_l' mu(l, l') sum_k w_k sum_j k(f_i, f_j) Q_j(l') )    (Algorithm 1)
+    E(x) = sum_i psi(x_i) + sum_(i<j) mu(x_i, x_j) sum_k w_k k(f_i, f_j)                            (1), (2)
+    Q_i(l)  <-  softmax_l( -psi_i(l) - sum_l' mu(l, l') m_i(l') ),                                  (Algorithm 1)
+    m_i(l)  =   sum_k w_k sum_j k(f_i, f_j) Q_j(l)                                                  the messages
 
-with mu(l, l') = [l != l'] (Potts) unless another is given. The sums over j are one filter per kernel on the
-permutohedral lattice, normalised on both sides, N^-1/2 K N^-1/2 with N = diag(K 1). As in the authors' implementation j = i is not
-left out of the sum.
+with mu(l, l') = [l != l'] (Potts) unless another is given; then the exponent is -psi + m, up to a constant. The sums
+over j are one filter per kernel on the permutohedral lattice, normalised on both sides: N^-1/2 K N^-1/2 with
+N = diag(K 1). As in the authors' implementation, j = i is not left out. All filters are linear and the marginals of a
+pixel sum to 1, so the messages about the last label follow from those about the others.
 
 It knows nothing of CLIP, texts or files.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,12 +26,14 @@ import torch
 from torch import Tensor
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine import lattice_cpu, lattice_torch
+from clip_as_rnn.refine import lattice_cpu, lattice_torch, mean_field_cpu, mean_field_torch
+from clip_as_rnn.refine.team import Team
 
 Image: TypeAlias = npt.NDArray[np.uint8] | Tensor
 Array = TypeVar("Array", npt.NDArray[Any], Tensor)
 
 SMALLEST_PROBABILITY = 1e-5  # what a probability of 0 counts as
+IMAGE_AXES, RGB = 3, 3  # height, width, colours
 SLACK = 1e-3  # by how much rounding may carry a probability out of [0, 1]
 FLOATS_AT_ONCE = 1 << 26  # of marginals; more problems than that are inferred one group after another
 
@@ -114,10 +118,10 @@ def refine(
     given = _given(probabilities, unaries)
     device = given.device if isinstance(given, Tensor) else torch.device("cpu")
     images = _as_tensor(image, device)
-    if images.ndim == 3:  # noqa: PLR2004
+    if images.ndim == IMAGE_AXES:
         crf = DenseCrf(images, kernels)
         return crf.infer(probabilities, iterations=iterations, unaries=unaries, compatibility=compatibility)
-    if given.ndim != 4 or len(given) != len(images):  # noqa: PLR2004
+    if given.ndim != IMAGE_AXES + 1 or len(given) != len(images):
         raise InputError(
             f"Images of shape {tuple(images.shape)} need probabilities (b, n, h, w), got {tuple(given.shape)}."
         )
@@ -136,21 +140,30 @@ def refine(
 class DenseCrf:
     """The pairwise terms of one image, on one device: built once, used for any number of problems on that image.
 
-    Holds no result: calls do not influence each other and may come from several threads.
+    Holds no result: calls do not influence each other and may come from several threads. On the processor it uses
+    `threads` threads, by default as many as numba would (NUMBA_NUM_THREADS, or one for each processor).
     """
 
     def __init__(
-        self, image: Image, kernels: Sequence[Kernel] = PAPER_KERNELS, *, device: torch.device | str | None = None
+        self,
+        image: Image,
+        kernels: Sequence[Kernel] = PAPER_KERNELS,
+        *,
+        device: torch.device | str | None = None,
+        threads: int | None = None,
     ) -> None:
         pixels = _as_tensor(image, device)
-        if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.numel() == 0 or pixels.dtype != torch.uint8:  # noqa: PLR2004
+        if pixels.ndim != IMAGE_AXES or pixels.shape[-1] != RGB or not pixels.numel() or pixels.dtype != torch.uint8:
             raise InputError(f"Expected a uint8 image (h, w, 3), got {pixels.dtype} of shape {tuple(pixels.shape)}.")
         self.size_hw = (pixels.shape[0], pixels.shape[1])
         self.device = pixels.device
-        planes = pixels.permute(2, 0, 1)  # 3 h w
-        self._filters = tuple(_build_filter(kernel.features(planes), kernel.weight) for kernel in kernels)
-        ones = torch.ones(1, pixels.shape[0] * pixels.shape[1], device=self.device)
-        self._total = self._filtered(ones)[0]  # what all labels together send to a pixel
+        features = [kernel.features(pixels.permute(2, 0, 1)) for kernel in kernels]
+        weights = [kernel.weight for kernel in kernels]
+        self._terms: _Terms = (
+            _ProcessorTerms(features, weights, prod(self.size_hw), threads)
+            if self.device.type == "cpu"
+            else _AcceleratorTerms(features, weights)
+        )
 
     def infer(
         self,
@@ -167,57 +180,56 @@ class DenseCrf:
         energies = _as_tensor(given, self.device)
         if energies.ndim not in {3, 4} or tuple(energies.shape[-2:]) != self.size_hw or energies.numel() == 0:
             expected = "(n, {0}, {1}) or (b, n, {0}, {1})".format(*self.size_hw)
-            raise InputError(f"Expected probabilities {expected} as the image, got {tuple(energies.shape)}.")
-        energies = _energies_of(energies) if unaries is None else _finite(energies, "unaries")
+            raise InputError(f"Expected probabilities {expected} like the image, got {tuple(energies.shape)}.")
+        if unaries is None:
+            energies = _energies_of(energies)
+        else:
+            _limits(energies, "unaries")
+            energies = energies.float()
         labels = energies.shape[-3]
         coupling = None if compatibility is None else _coupling(compatibility, labels, self.device)
-        problems = energies.reshape(-1, labels, self._total.numel()).transpose(0, 1)  # n b p
-        group = max(1, FLOATS_AT_ONCE // problems[:, 0].numel())
-        marginals = [self._mean_field(part.contiguous(), iterations, coupling) for part in problems.split(group, 1)]
-        result = torch.cat(marginals, 1).transpose(0, 1).reshape(energies.shape)
+        problems = energies.reshape(-1, labels, prod(self.size_hw)).transpose(0, 1)  # n b p
+        at_once = max(1, FLOATS_AT_ONCE // problems[:, 0].numel())
+        groups = [problems[:, low : low + at_once].contiguous() for low in range(0, problems.shape[1], at_once)]
+        marginals = [self._terms.infer(group, iterations, coupling) for group in groups]
+        result = torch.cat(marginals, 1) if len(marginals) > 1 else marginals[0]
+        result = result.transpose(0, 1).reshape(energies.shape)
         return result if isinstance(given, Tensor) else result.numpy()
 
-    def _mean_field(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
-        """Iterate Algorithm 1 on energies (n, b, p)."""
-        marginals = torch.softmax(-energies, 0)
-        for _ in range(iterations):
-            # A filter is linear and the marginals sum to 1, so the last label's message follows from the others'.
-            messages = self._filtered(marginals[:-1].flatten(0, 1)).view_as(marginals[:-1])
-            messages = torch.cat([messages, (self._total - messages.sum(0))[None]])
-            if coupling is not None:
-                messages = -torch.tensordot(coupling, messages, 1)
-            marginals = torch.softmax(messages.sub_(energies), 0)
-        return marginals
 
-    def _filtered(self, values: Tensor) -> Tensor:
-        """Sum the kernels' responses to `values` (c, p)."""
-        messages = torch.zeros_like(values)
-        for one in self._filters:
-            one.add_filtered(values, messages)
-        return messages
+class _Terms(Protocol):
+    """The pairwise terms in the form that one kind of device wants."""
+
+    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
+        """Return marginals (n, b, p)."""
 
 
-class _Filter(Protocol):
-    """A normalised kernel on the pixels of one image."""
+class _ProcessorTerms:
+    def __init__(self, features: Sequence[Tensor], weights: Sequence[float], pixels: int, threads: int | None) -> None:
+        self._threads = threads
+        with Team(threads) as team:
+            self._lattices = [
+                lattice_cpu.normalise(lattice_cpu.build_lattice(points.numpy(), team), weight, team)
+                for points, weight in zip(features, weights, strict=True)
+            ]
+            self._everything = mean_field_cpu.sum_everything(self._lattices, pixels, team)
 
-    def add_filtered(self, values: Tensor, out: Tensor) -> None:
-        """Add the filtered values (c, p) to `out` (c, p)."""
+    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
+        matrix = torch.empty(0, 0) if coupling is None else coupling
+        problems = mean_field_cpu.Problems(energies.numpy(), self._everything, matrix.numpy())
+        with Team(self._threads) as team:
+            return torch.from_numpy(mean_field_cpu.infer(self._lattices, problems, iterations, team))
 
 
-@dataclass(frozen=True, slots=True)
-class _HostFilter:
-    """The compiled lattice behind tensors in the processor's memory."""
+class _AcceleratorTerms:
+    def __init__(self, features: Sequence[Tensor], weights: Sequence[float]) -> None:
+        self._lattices = [
+            lattice_torch.build_lattice(points).normalise(weight)
+            for points, weight in zip(features, weights, strict=True)
+        ]
 
-    table: lattice_cpu.Lattice
-
-    def add_filtered(self, values: Tensor, out: Tensor) -> None:
-        self.table.add_filtered(values.numpy(), out.numpy())
-
-
-def _build_filter(features: Tensor, weight: float) -> _Filter:
-    if features.device.type == "cpu":
-        return _HostFilter(lattice_cpu.build_lattice(features.numpy()).normalise(weight))
-    return lattice_torch.build_lattice(features).normalise(weight)
+    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
+        return mean_field_torch.infer(self._lattices, energies, iterations, coupling)
 
 
 def _positions(image: Tensor, xy: float) -> Tensor:
@@ -244,26 +256,26 @@ def _given(probabilities: Array | None, unaries: Array | None) -> Array:
 def _as_tensor(array: npt.NDArray[Any] | Tensor, device: torch.device | str | None) -> Tensor:
     if isinstance(array, Tensor):
         return array.detach().to(device)
-    return torch.from_numpy(np.array(array, order="C")).to(device)  # a copy: torch wants positive strides, may write
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)  # torch knows no other arrays
 
 
-def _finite(values: Tensor, name: str) -> Tensor:
-    if not values.isfinite().all():
+def _limits(values: Tensor, name: str) -> tuple[float, float]:
+    low, high = (float(limit) for limit in values.aminmax())
+    if not isfinite(low + high):
         raise InputError(f"The {name} hold values that are not finite (NaN or infinity).")
-    return values.float()
+    return low, high
 
 
 def _energies_of(probabilities: Tensor) -> Tensor:
-    values = _finite(probabilities, "probabilities")
-    low, high = float(values.min()), float(values.max())
+    low, high = _limits(probabilities, "probabilities")
     if low < -SLACK or high > 1 + SLACK:
         raise InputError(f"Expected probabilities in [0, 1], got values from {low:.4g} to {high:.4g}.")
-    return -values.clamp(SMALLEST_PROBABILITY, 1).log()
+    return probabilities.float().clamp(SMALLEST_PROBABILITY, 1).log_().neg_()
 
 
 def _coupling(compatibility: npt.ArrayLike | Tensor, labels: int, device: torch.device) -> Tensor:
     matrix = torch.as_tensor(compatibility, dtype=torch.float32, device=device)
     if matrix.shape != (labels, labels):
         raise InputError(f"Expected a compatibility matrix ({labels}, {labels}), got {tuple(matrix.shape)}.")
-    matrix = _finite(matrix, "compatibilities")
+    _limits(matrix, "compatibilities")
     return (matrix + matrix.T) / 2

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 WIDTH = 4
@@ -25,14 +24,11 @@ VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
 FLOAT_BYTES = 4  # what rows are aligned to at least
 
 
-class LanesType(types.Type):  # type: ignore[misc]
+class LanesType(types.Type):
     """The type of four floats, as numba sees it."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
 
-
-LANES = LanesType()
+LANES = cast(Any, LanesType)(name="Lanes")
 
 
 @register_model(LanesType)

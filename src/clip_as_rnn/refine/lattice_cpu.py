@@ -4,10 +4,8 @@ Deterministic: every number is a sum in one fixed order, whatever the number of 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import numba
@@ -16,16 +14,17 @@ import numpy.typing as npt
 
 from clip_as_rnn.refine import lanes
 from clip_as_rnn.refine.lattice import Geometry, Keys, plan_geometry
+from clip_as_rnn.refine.team import Team, alone
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Indices: TypeAlias = npt.NDArray[np.int32]
 Span: TypeAlias = tuple[int, int]
 Function = TypeVar("Function", bound=Callable[..., object])
-Result = TypeVar("Result")
 
 TILE = 256  # points at once: the inner loops run over them, so that they become vector instructions
 SMALLEST_TABLE = 1 << 12  # slots of a hash table; it grows fourfold whenever it is half full
 NO_KEY = -1
+BLOCKS_PER_THREAD = 2  # enough for whole blocks to balance
 
 
 def compiled(function: Function) -> Function:
@@ -74,13 +73,16 @@ def _embed(features: Floats, geometry: Geometry, keys: Keys, weights: Floats, sp
 def _elevate(features: Floats, scale: Floats, elevated: Floats, part: Span) -> None:
     """Map onto the plane H: x = E f, from the last coordinate to the first, which ends up with the sum."""
     low, size = part
-    elevated[0, :size] = np.float32(0)
+    total = elevated[0]
+    for p in range(size):
+        total[p] = np.float32(0)
     for j in range(features.shape[0], 0, -1):
+        source, row = features[j - 1, low : low + size], elevated[j]  # views: no sign of an index to check
         factor, index = scale[j - 1], np.float32(j)
         for p in range(size):
-            scaled = features[j - 1, low + p] * factor
-            elevated[j, p] = elevated[0, p] - index * scaled
-            elevated[0, p] += scaled
+            scaled = source[p] * factor
+            row[p] = total[p] - index * scaled
+            total[p] += scaled
 
 
 @compiled
@@ -90,7 +92,8 @@ def _rank(simplices: Simplices, size: int) -> None:
     d = elevated.shape[0] - 1
     zero, one, period = np.float32(0), np.float32(1), np.float32(d + 1)
     inverse = one / period
-    total[0, :size] = zero
+    for p in range(size):
+        total[0, p] = zero
     for i in range(d + 1):
         for p in range(size):
             nearest[i, p] = np.rint(elevated[i, p] * inverse)
@@ -132,17 +135,19 @@ def _corners(geometry: Geometry, simplices: Simplices, keys: Keys, weights: Floa
     nearest, offset, stride = simplices.nearest, simplices.sorted_offset, simplices.sorted_stride
     d = len(geometry.stride)
     low, size = part
-    keys[0, low : low + size] = 0
+    key, weight = keys[0, low : low + size], weights[low : low + size]
+    for p in range(size):
+        key[p] = 0
+        weight[p, 0] = offset[d, p] - offset[0, p] + np.float32(1)
     for i in range(d):
         origin, factor = np.float32(geometry.origin[i]), geometry.stride[i]
         for p in range(size):
-            keys[0, low + p] += int(nearest[i, p] - origin) * factor
-    for p in range(size):
-        weights[low + p, 0] = offset[d, p] - offset[0, p] + np.float32(1)
+            key[p] += int(nearest[i, p] - origin) * factor
     for k in range(1, d + 1):
+        before, key = key, keys[k, low : low + size]
         for p in range(size):
-            weights[low + p, k] = offset[d - k, p] - offset[d - k + 1, p]
-            keys[k, low + p] = keys[k - 1, low + p] - stride[d - k + 1, p]
+            key[p] = before[p] - stride[d - k + 1, p]
+            weight[p, k] = offset[d - k, p] - offset[d - k + 1, p]
 
 
 class Table(NamedTuple):
@@ -170,7 +175,7 @@ def _find(key: int, table: Table) -> np.uint64:
 
 @compiled
 def _number(keys: Keys, vertices: Indices, table: Table, unique: Keys, start: Span) -> Span:
-    """Number vertices by first appearance, until all points are done or all places in `unique` are taken.
+    """Assign numbers to vertices by first appearance, until all points are done or all places in `unique` are taken.
 
     `start` and the result: the next point and the next number.
     """
@@ -197,7 +202,7 @@ class Colour(NamedTuple):
 
 
 def _number_colour(keys: Keys, vertices: Indices) -> tuple[Table, Keys]:
-    """Number the vertices of one colour from 0 on; return their table and their keys in the order of the numbers."""
+    """Assign numbers from 0 on to the vertices of one colour; return their table, and their keys in that order."""
     capacity, point, count = SMALLEST_TABLE, 0, 0
     unique = np.empty(0, np.int64)
     while True:
@@ -224,163 +229,114 @@ def _link(colour: Colour, other: Colour, steps: Keys, neighbours: Indices) -> No
                 neighbours[j, before, 1] = vertex
 
 
-class Entries(NamedTuple):
-    """The splat as a sparse matrix by rows: vertex v sums over the entries start[v] .. start[v + 1]."""
+class Lattice(NamedTuple):
+    """The tables that filter any values over one fixed set of n points with m vertices; `build_lattice` makes them."""
 
-    start: Keys  # (m + 1,)
-    point: Indices  # (n (d + 1),)
-    weight: Floats  # (n (d + 1),)
-
-
-class Corners(NamedTuple):
-    """The slice as a sparse matrix by rows: point i sums over d + 1 vertices."""
-
-    vertex: Indices  # (n, d + 1)
-    weight: Floats  # (n, d + 1)
+    vertex: Indices  # (n, d + 1) the corners of each point's simplex, by colour
+    weight: Floats  # (n, d + 1) barycentric coordinates
+    neighbours: Indices  # (d + 1, m, 2) before and after, in each direction; m stands for "none"
+    before: Floats  # (n,) factor of a value on its way in
+    after: Floats  # (n,) factor of a sum on its way out
 
 
 @compiled
-def _group(vertices: Indices, weights: Floats, colour: Colour, entries: Entries, base: int) -> None:
-    """List the points of every vertex of one colour, in order; `vertices` become numbers among all colours."""
-    cursor = np.zeros(len(colour.keys) + 1, np.int64)
-    for p in range(len(vertices)):
-        cursor[vertices[p] + 1] += 1
-    cursor[0] = base
-    for v in range(len(colour.keys)):
-        cursor[v + 1] += cursor[v]
-        entries.start[colour.first + v] = cursor[v]
-    for p in range(len(vertices)):
-        place = cursor[vertices[p]]
-        cursor[vertices[p]] += 1
-        entries.point[place] = p
-        entries.weight[place] = weights[p]
-        vertices[p] += colour.first
-
-
-@compiled
-def _pack(rows: Floats, packed: Floats, span: Span) -> None:
-    """Bring up to four channels (c, n) next to each other (n, 4)."""
-    for c in range(len(rows)):
-        for p in range(span[0], span[1]):
-            packed[p, c] = rows[c, p]
-
-
-@compiled
-def _splat(entries: Entries, packed: Floats, out: Floats, span: Span) -> None:
-    """Sum the points' values (n, 4) at the vertices `out` (m + 1, 4)."""
-    for v in range(span[0], span[1]):
-        total = lanes.zeros()
-        for entry in range(entries.start[v], entries.start[v + 1]):
-            total = lanes.add(total, lanes.scale(entries.weight[entry], lanes.load(packed, entries.point[entry])))
-        lanes.store(out, v, total)
+def _splat(lattice: Lattice, values: Floats, out: Floats, colours: Span) -> None:
+    """Add the points' values (n, 4) to the vertices `out` (m + 1, 4) of some colours: no others write there."""
+    for p in range(len(values)):
+        value = lanes.scale(lattice.before[p], lanes.load(values, p))
+        for k in range(colours[0], colours[1]):
+            vertex = lattice.vertex[p, k]
+            lanes.store(out, vertex, lanes.add(lanes.load(out, vertex), lanes.scale(lattice.weight[p, k], value)))
 
 
 @compiled
 def _blur(neighbours: Indices, old: Floats, new: Floats, span: Span) -> None:
-    """Blur along one direction with (1/2, 1, 1/2)."""
+    """Blur vertices (m + 1, 4) along one direction with (1/2, 1, 1/2)."""
     for v in range(span[0], span[1]):
         around = lanes.add(lanes.load(old, neighbours[v, 0]), lanes.load(old, neighbours[v, 1]))
         lanes.store(new, v, lanes.add(lanes.load(old, v), lanes.scale(np.float32(0.5), around)))
 
 
 @compiled
-def _slice(corners: Corners, vertices: Floats, rows: Floats, span: Span) -> None:
-    """Add the values interpolated between the vertices (m + 1, 4) to up to four channels (c, n)."""
-    tile = np.empty((TILE, lanes.WIDTH), np.float32)
-    for low in range(span[0], span[1], TILE):
-        size = min(TILE, span[1] - low)
-        for p in range(size):
-            total = lanes.zeros()
-            for k in range(corners.vertex.shape[1]):
-                corner = lanes.load(vertices, corners.vertex[low + p, k])
-                total = lanes.add(total, lanes.scale(corners.weight[low + p, k], corner))
-            lanes.store(tile, p, total)
-        for c in range(len(rows)):
-            for p in range(size):
-                rows[c, low + p] += tile[p, c]
+def _slice(lattice: Lattice, vertices: Floats, out: Floats, span: Span) -> None:
+    """Interpolate between the vertices (m + 1, 4) at the points `out` (n, 4)."""
+    for p in range(span[0], span[1]):
+        total = lanes.zeros()
+        for k in range(lattice.vertex.shape[1]):
+            corner = lanes.load(vertices, lattice.vertex[p, k])
+            total = lanes.add(total, lanes.scale(lattice.weight[p, k], corner))
+        lanes.store(out, p, lanes.scale(lattice.after[p], total))
 
 
-class Team:
-    """Threads that share one loop, the caller among them; they live as long as the `with` block."""
+class Filters:
+    """Several lattices over the same points, with room to work in that is used again by every call."""
 
-    def __init__(self, size: int | None = None) -> None:
-        self.size = size or int(numba.config.NUMBA_NUM_THREADS)
-        self._others = ThreadPoolExecutor(max(1, self.size - 1))
+    def __init__(self, lattices: Sequence[Lattice], team: Team) -> None:
+        self._lattices = lattices
+        self._team = team
+        self._rooms: SimpleQueue[Floats] = SimpleQueue()
 
-    def __enter__(self) -> "Team":
-        return self
+    def run(self, values: Floats, out: Floats) -> None:
+        """Filter `values` (blocks, n, 4), four channels each, by every lattice into `out` (lattices, blocks, n, 4).
 
-    def __exit__(self, *_: object) -> None:
-        self._others.shutdown()
-
-    def each(self, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Run the tasks in no particular order; return their results in the given one."""
-        own = -(-len(tasks) // self.size)
-        waiting = [self._others.submit(task) for task in tasks[own:]]
-        return [task() for task in tasks[:own]] + [task.result() for task in waiting]
-
-    def split(self, length: int, kernel: Callable[..., None], *arguments: object) -> None:
-        """Call kernel(*arguments, (start, stop)) for consecutive parts of range(length)."""
-        edges = [length * i // self.size for i in range(self.size + 1)]
-        self.each([partial(kernel, *arguments, span) for span in pairwise(edges)])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lattice:
-    """The tables that filter any values over one fixed set of n points with m vertices; `build_lattice` makes them."""
-
-    entries: Entries
-    corners: Corners
-    neighbours: Indices  # (d + 1, m, 2): before and after; m stands for "none"
-
-    def add_filtered(self, values: Floats, out: Floats, *, threads: int | None = None) -> None:
-        """Add the filtered `values` (channels, n) to `out` (channels, n), both contiguous.
-
-        Uses `threads` threads, by default as many as numba would (NUMBA_NUM_THREADS, else one for each processor).
+        With enough blocks for all threads, each takes whole ones; otherwise all share the loops over one block.
         """
-        n, m = values.shape[1], self.neighbours.shape[1]
-        packed = np.zeros((n, lanes.WIDTH), np.float32)
-        old, new = np.zeros((2, m + 1, lanes.WIDTH), np.float32)  # the last row is what a missing vertex holds
-        with Team(threads) as team:
-            for low in range(0, len(values), lanes.WIDTH):
-                team.split(n, _pack, values[low : low + lanes.WIDTH], packed)
-                team.split(m, _splat, self.entries, packed, old)
-                for pairs in self.neighbours:
-                    team.split(m, _blur, pairs, old, new)
-                    old, new = new, old
-                team.split(n, _slice, self.corners, old, out[low : low + lanes.WIDTH])
+        each = range(len(values))
+        blocks = [(one, values[i], sums[i]) for one, sums in zip(self._lattices, out, strict=True) for i in each]
+        blocks.sort(key=lambda block: block[0].vertex.size, reverse=True)  # the long ones first, to end together
+        if len(blocks) >= BLOCKS_PER_THREAD * self._team.size:
+            self._team.each([partial(self._filter, alone, *block) for block in blocks])
+        else:
+            for block in blocks:
+                self._filter(self._team.split, *block)
 
-    def normalise(self, weight: float) -> "Lattice":
-        """Turn the filter K into weight * N^-1/2 K N^-1/2, where N = diag(K 1) makes all points count the same."""
-        sums = np.zeros((1, len(self.corners.vertex)), np.float32)
-        self.add_filtered(np.ones_like(sums), sums)
-        root = 1 / np.sqrt(sums[0] + np.float32(1e-20))
-        entries = self.entries._replace(weight=self.entries.weight * root[self.entries.point])
-        corners = self.corners._replace(weight=self.corners.weight * (root * np.float32(weight))[:, None])
-        return Lattice(entries, corners, self.neighbours)
+    def _filter(self, share: Callable[..., None], lattice: Lattice, values: Floats, out: Floats) -> None:
+        directions, m, _ = lattice.neighbours.shape
+        try:
+            room = self._rooms.get_nowait()
+        except Empty:
+            room = np.empty((2, 1 + max(one.neighbours.shape[1] for one in self._lattices), lanes.WIDTH), np.float32)
+        old, new = room[:, : m + 1]
+        old[:] = 0
+        new[m] = 0  # what a missing vertex holds
+        share(directions, _splat, lattice, values, old)
+        for pairs in lattice.neighbours:
+            share(m, _blur, pairs, old, new)
+            old, new = new, old
+        share(len(out), _slice, lattice, old, out)
+        self._rooms.put(room)
 
 
-def build_lattice(features: Floats, *, threads: int | None = None) -> Lattice:
-    """Build the lattice of points (d, n), in standard deviations: contiguous and finite; threads as for filtering.
+def normalise(lattice: Lattice, weight: float, team: Team) -> Lattice:
+    """Turn the filter K into weight * N^-1/2 K N^-1/2, where N = diag(K 1) makes all points count the same."""
+    n = len(lattice.vertex)
+    sums = np.empty((1, 1, n, lanes.WIDTH), np.float32)
+    Filters([lattice], team).run(np.ones((1, n, lanes.WIDTH), np.float32), sums)
+    root = 1 / np.sqrt(sums[0, 0, :, 0] + np.float32(1e-20))
+    return lattice._replace(before=lattice.before * root, after=lattice.after * (root * np.float32(weight)))
+
+
+def build_lattice(features: Floats, team: Team) -> Lattice:
+    """Build the lattice of points (d, n), in standard deviations: contiguous and finite.
 
     Raises:
         InputError: the features span too many standard deviations.
     """
     d, n = features.shape
     geometry = plan_geometry(features.min(1), features.max(1))
-    keys, vertices = np.empty((d + 1, n), np.int64), np.empty((n, d + 1), np.int32)
-    weights = np.empty((n, d + 1), np.float32)
+    keys, vertex, weight = (
+        np.empty((d + 1, n), np.int64),
+        np.empty((n, d + 1), np.int32),
+        np.empty((n, d + 1), np.float32),
+    )
     every = range(d + 1)
-    with Team(threads) as team:
-        team.split(n, _embed, features, geometry, keys, weights)
-        numbered = team.each([partial(_number_colour, keys[k], vertices[:, k]) for k in every])
-        del keys
-        firsts = np.cumsum([0, *(len(unique) for _, unique in numbered)]).tolist()
-        m = firsts[-1]
-        colours = [Colour(table, unique, first) for (table, unique), first in zip(numbered, firsts[:-1], strict=True)]
-        neighbours = np.full((d + 1, m, 2), m, np.int32)
-        team.each([partial(_link, colours[k], colours[k - 1], geometry.steps(k), neighbours) for k in every])
-        entries = Entries(np.empty(m + 1, np.int64), np.empty(n * (d + 1), np.int32), np.empty(n * (d + 1), np.float32))
-        entries.start[m] = n * (d + 1)
-        team.each([partial(_group, vertices[:, k], weights[:, k], colours[k], entries, n * k) for k in every])
-    return Lattice(entries, Corners(vertices, weights * np.float32(1 / (1 + 2.0**-d))), neighbours)
+    team.split(n, _embed, features, geometry, keys, weight)
+    numbered = team.each([partial(_number_colour, keys[k], vertex[:, k]) for k in every])
+    del keys
+    firsts = np.cumsum([0, *(len(unique) for _, unique in numbered)]).tolist()
+    colours = [Colour(table, unique, first) for (table, unique), first in zip(numbered, firsts[:-1], strict=True)]
+    neighbours = np.full((d + 1, firsts[-1], 2), firsts[-1], np.int32)
+    team.each([partial(_link, colours[k], colours[k - 1], geometry.steps(k), neighbours) for k in every])
+    vertex += np.asarray(firsts[:-1], np.int32)
+    alpha = np.float32(1 / (1 + 2.0**-d))
+    return Lattice(vertex, weight, neighbours, np.ones(n, np.float32), np.full(n, alpha, np.float32))

@@ -27,10 +27,9 @@ class TorchLattice:
     corner_weights: Tensor  # (d + 1, n)
     neighbours: Tensor  # (d + 1, m, 2); m stands for "none"
 
-    def add_filtered(self, values: Tensor, out: Tensor) -> None:
-        """Add the filtered `values` (channels, n) to `out` (channels, n)."""
-        for source, target in zip(values.split(CHANNELS), out.split(CHANNELS), strict=True):
-            target += self._filtered(source.T.contiguous()).T
+    def filter(self, values: Tensor) -> Tensor:
+        """Filter `values` (channels, n)."""
+        return torch.cat([self._filtered(block.T.contiguous()).T for block in torch.split(values, CHANNELS)])
 
     def _filtered(self, values: Tensor) -> Tensor:
         entries = values[self.points] * self.entry_weights[:, None]  # (d + 1) n, c
