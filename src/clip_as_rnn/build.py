@@ -58,7 +58,7 @@ def load_segmenter(
     load = partial(_load, device=place, dtype=dtype)
     proposing = load(config.model)
     judging = proposing if config.classifier == config.model else load(config.classifier)
-    return _assemble(LoadedModels(proposing, judging), config)
+    return assemble(LoadedModels(proposing, judging, cache_file()), config)
 
 
 def choose_device(device: str) -> torch.device:
@@ -112,20 +112,20 @@ class ClipView:
 
 
 class LoadedModels:
-    """The two CLIPs of a segmenter, which may be one, with their text features."""
+    """The two CLIPs of a segmenter, which may be one, with their text features, kept in `text_cache` if one is given."""
 
-    def __init__(self, proposing: Clip, judging: Clip) -> None:
+    def __init__(self, proposing: Clip, judging: Clip, text_cache: Path | None) -> None:
         self.proposing = proposing
         self.judging = judging
-        self.proposing_texts = TextFeatures(proposing, cache_file())
-        self.judging_texts = self.proposing_texts if judging is proposing else TextFeatures(judging, cache_file())
+        self.proposing_texts = TextFeatures(proposing, text_cache)
+        self.judging_texts = self.proposing_texts if judging is proposing else TextFeatures(judging, text_cache)
 
 
 class ClipStages:
     """The stages of CaR on two loaded CLIPs, under one set of settings."""
 
     def __init__(self, models: LoadedModels, config: SegmenterConfig) -> None:
-        self._models = models
+        self.models = models
         self._config = config
         self._proposer = Proposer(models.proposing, models.proposing_texts, _pick(ProposalRules, config))
         ensemble = config.template_ensemble if config.templates else "feature"
@@ -138,13 +138,13 @@ class ClipStages:
         """Raise InputError if a text, as it will be worded, is too long for one of the CLIPs."""
         config = self._config
         for template in (config.first_proposal_template, config.proposal_template):
-            self._models.proposing.check_lengths(word(template, texts))
+            self.models.proposing.check_lengths(word(template, texts))
         for template in config.templates:
-            self._models.judging.check_lengths(word(template, texts))
+            self.models.judging.check_lengths(word(template, texts))
 
     def look(self, image: RgbImage, texts: Sequence[str]) -> ClipView:
         """Shrink an image to the size limit and pass it through the proposal CLIP."""
-        clip = self._models.proposing
+        clip = self.models.proposing
         small = limit_size(image, self._config.max_side_px)
         multiple_px = self._config.side_multiple_px or clip.patch_px
         pixels = patch_pixels(small, multiple_px, clip.patch_px, clip.preparation)
@@ -160,11 +160,11 @@ class ClipStages:
 
     def finish(self, view: ClipView, maps: PatchMaps) -> Masks:
         """Refine the last proposals to masks of the view's size."""
-        return finish(view.image, maps, self._finishing, self._models.proposing.device)
+        return finish(view.image, maps, self._finishing, self.models.proposing.device)
 
     def describe(self) -> Mapping[str, str]:
         """Name the models, what identifies their weights, the device and the precision."""
-        proposing, judging = self._models.proposing, self._models.judging
+        proposing, judging = self.models.proposing, self.models.judging
         return {
             "model": self._config.model,
             "model_fingerprint": proposing.fingerprint,
@@ -180,13 +180,13 @@ def _load(source: str, *, device: torch.device, dtype: str) -> Clip:
     return load_clip(source, device=device, dtype=choose_dtype(dtype, device, source))
 
 
-def _assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipView]:
+def assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipView]:
     """Put stages around loaded models."""
 
     def rebuild(other: SegmenterConfig) -> Segmenter[ClipView]:
         if (other.model, other.classifier) != (config.model, config.classifier):
             raise InputError("Other models need a segmenter of their own; call load_segmenter.")
-        return _assemble(models, other)
+        return assemble(models, other)
 
     return Segmenter(ClipStages(models, config), config, rebuild)
 
