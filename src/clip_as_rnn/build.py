@@ -41,7 +41,8 @@ def load_segmenter(
 
     Args:
         preset: a name of `PRESETS`, or settings of one's own.
-        model, classifier: instead of the preset's: a Hugging Face id or a local folder in CLIPModel format, or "tiny".
+        model: the proposal CLIP instead of the preset's: a Hugging Face id, a folder in CLIPModel format, or "tiny".
+        classifier: the classifier CLIP, likewise.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", ...
         dtype: "auto" takes bfloat16 where the processor multiplies it fast, float16 on older GPUs, else float32; the
             bundled model always runs in float32 then.
@@ -112,7 +113,7 @@ class ClipView:
 
 
 class LoadedModels:
-    """The two CLIPs of a segmenter, which may be one, with their text features, kept in `text_cache` if one is given."""
+    """The two CLIPs of a segmenter, which may be one, and their text features, kept in `text_cache` if given."""
 
     def __init__(self, proposing: Clip, judging: Clip, text_cache: Path | None) -> None:
         self.proposing = proposing

@@ -103,7 +103,9 @@ class Classifier:
         rules = self._rules
         asked = {text.casefold() for text in texts}
         candidates = [*texts, *(text for text in rules.contrast_texts if text.casefold() not in asked)]
-        features = torch.stack([self._encode_texts(word(template, candidates)) for template in rules.templates])  # t n d
+        features = torch.stack(
+            [self._encode_texts(word(template, candidates)) for template in rules.templates]
+        )  # t n d
         ensemble = ensemble_features if rules.template_ensemble == "feature" else ensemble_probabilities
         chances = ensemble(images, features, self._clip.logit_scale)
         return chances.diagonal().cpu().numpy().astype(np.float32)

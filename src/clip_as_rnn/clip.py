@@ -1,7 +1,7 @@
 """The frozen CLIP: what CaR reads off it, and nothing of what CaR does with it.
 
-One pass over an image yields all that the proposals need: the input of the last block, patch features and the mean attention
-of the last layers. Attention matrices are summed as they appear and never kept. All functions are without side effects.
+One pass over an image yields all that the proposals need: the input of the last block, patch features and the mean
+attention of the last layers. Attention matrices are summed as they appear and never kept. Nothing has side effects.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, PreTrainedTokenizerBase
+from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.shapes import Features, Pixels
@@ -69,12 +70,14 @@ class Clip:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.logit_scale.device
+        device: torch.device = self.model.logit_scale.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights."""
-        return self.model.visual_projection.weight.dtype
+        dtype: torch.dtype = self.model.visual_projection.weight.dtype
+        return dtype
 
     @property
     def width(self) -> int:
@@ -166,9 +169,10 @@ class Clip:
         with torch.enable_grad():
             shift = torch.zeros(view.last_input.shape[-1], device=self.device, requires_grad=True)
             pooled = self._pool_shifted(view.last_input.clone(), shift)
+        directions, at_once = directions.to(pooled.dtype), self._pull_back_chunk(patches)
         gradients = [
-            torch.autograd.grad(pooled, shift, chunk, is_grads_batched=True, retain_graph=True)[0]
-            for chunk in directions.to(pooled.dtype).split(self._pull_back_chunk(patches))
+            torch.autograd.grad(pooled, shift, directions[i : i + at_once], is_grads_batched=True, retain_graph=True)[0]
+            for i in range(0, len(directions), at_once)
         ]
         return torch.cat(gradients).float() / patches
 
@@ -185,12 +189,14 @@ class Clip:
         return functional.linear(pooled, self.model.visual_projection.weight)
 
     def _pull_back_chunk(self, patches: int) -> int:
-        """Directions per backward pass: about three attention matrices and eight token matrices each are alive at once."""
+        """Choose the directions per backward pass: each keeps about three attention and eight token matrices alive."""
         config = self.model.config.vision_config
-        per_direction = 4 * (3 * config.num_attention_heads * patches**2 + 8 * patches * config.intermediate_size)
+        per_direction: int = 4 * (3 * config.num_attention_heads * patches**2 + 8 * patches * config.intermediate_size)
         return max(1, _PULL_BACK_BYTES // per_direction)
 
-    def _embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
+    def _embed(
+        self, pixels: Pixels, *, half_positions: bool
+    ) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
         """Turn pixels into tokens, CLS first, with position embeddings interpolated bilinearly to the grid."""
         embeddings = self.vision.embeddings
         patches = embeddings.patch_embedding(pixels.to(self.device, self.dtype))  # b width gh gw
@@ -218,7 +224,7 @@ def _grow_positions(table: Float[Tensor, "positions width"], grid_hw: tuple[int,
     return torch.cat([table[:1].float(), grown.flatten(2)[0].T])
 
 
-def _split_heads(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _split_heads(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Project tokens to queries, keys and values, (b, heads, tokens, head width) each."""
     shape = (*tokens.shape[:2], attention.num_heads, attention.head_dim)
     query, key, value = (
@@ -228,20 +234,20 @@ def _split_heads(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor, 
     return query, key, value
 
 
-def _join_heads(attention: nn.Module, values: Tensor) -> Tensor:
+def _join_heads(attention: CLIPAttention, values: Tensor) -> Tensor:
     """Put the heads side by side and project them back."""
     joined: Tensor = attention.out_proj(values.transpose(1, 2).flatten(2))
     return joined
 
 
-def _attend_explicitly(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_explicitly(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Attend with the matrix in hand: output (b, tokens, width) and probabilities (b, heads, tokens, tokens)."""
     query, key, value = _split_heads(attention, tokens)
     probabilities = torch.softmax((query * attention.scale) @ key.transpose(2, 3), dim=-1)
     return _join_heads(attention, probabilities @ value), probabilities
 
 
-def _attend_and_sum(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Float[Tensor, "p p"]]:
+def _attend_and_sum(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor, Float[Tensor, "p p"]]:
     """Attend for one image, a head at a time, keeping only the mean over heads of the patches' attention, float32."""
     query, key, value = _split_heads(attention, tokens)
     patches = tokens.shape[1] - 1
@@ -254,14 +260,14 @@ def _attend_and_sum(attention: nn.Module, tokens: Tensor) -> tuple[Tensor, Float
     return _join_heads(attention, values), mean.div_(attention.num_heads)
 
 
-def _run_block(layer: nn.Module, tokens: Tensor) -> Tensor:
+def _run_block(layer: CLIPEncoderLayer, tokens: Tensor) -> Tensor:
     """Run one transformer block whose attention matrix nobody needs."""
     query, key, value = _split_heads(layer.self_attn, layer.layer_norm1(tokens))
     values = functional.scaled_dot_product_attention(query, key, value)
     return _finish_block(layer, tokens, _join_heads(layer.self_attn, values))
 
 
-def _finish_block(layer: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
+def _finish_block(layer: CLIPEncoderLayer, tokens: Tensor, attended: Tensor) -> Tensor:
     """Add the attention's output and the multi-layer perceptron to the residual stream."""
     tokens = tokens + attended
     finished: Tensor = tokens + layer.mlp(layer.layer_norm2(tokens))

@@ -1,7 +1,7 @@
 """Every setting of the segmenter, and the presets: instances of one frozen class.
 
-The comment of each field names the paper's symbol where it has one. Settings that exist only because the authors' release
-differs from the paper say so; `docs/official.md` lists them all. Importing this module loads no model library.
+The comment of each field names the paper's symbol where it has one. Settings that exist only because the authors'
+release differs from the paper say so; `docs/official.md` lists them all. Importing this module loads no model library.
 """
 
 from collections.abc import Mapping
@@ -58,9 +58,13 @@ class SegmenterConfig:
     mask_threshold: float = 0.4  # eta: what of a proposal the classifier is shown
     score_threshold: float = 0.6  # theta: a text below it is dropped
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # marks, always drawn in the order of VISUAL_PROMPTS
-    stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # marks for stuff in data sets that split; None: the same
+    stuff_visual_prompts: tuple[VisualPrompt, ...] | None = (
+        None  # marks for stuff in data sets that split; None: the same
+    )
     templates: tuple[str, ...] = PHOTO_TEMPLATES  # how a text is worded for g; none: as proposal_template words it
-    template_ensemble: Literal["feature", "probability"] = "feature"  # mean feature; release: sum of softmaxes, softmaxed
+    template_ensemble: Literal["feature", "probability"] = (
+        "feature"  # mean feature; release: sum of softmaxes, softmaxed
+    )
     contrast_texts: tuple[str, ...] = ()  # share the classifier's softmax, so that even a lone text can fail (ours)
     classifier_skipped_blocks: int = 0  # release: 1, the classifier's last block is left out
     classifier_view: Literal["crop", "whole"] = "crop"  # centre square of the image (CLIP), or all of it, squeezed
@@ -114,7 +118,9 @@ def _check_choices(config: SegmenterConfig) -> None:
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
         if get_origin(hint) is Literal and value not in get_args(hint):
-            raise InputError(f"Expected setting `{field.name}` to be one of {_listed(get_args(hint))}, but got {value!r}.")
+            raise InputError(
+                f"Expected setting `{field.name}` to be one of {_listed(get_args(hint))}, but got {value!r}."
+            )
         if hint is bool and not isinstance(value, bool):
             raise InputError(f"Expected setting `{field.name}` to be true or false, but got {value!r}.")
         if get_origin(hint) is tuple and not _is_texts(value):
@@ -185,7 +191,7 @@ _OFFICIAL_BEHAVIOUR: Mapping[str, Any] = {
     "crf_image": "bgr-wrapped",
 }
 
-# Numbers per data set: those of the paper where it gives them (table 5, appendix F), else those of the authors' configs.
+# Numbers per data set: the paper's where it gives them (table 5, appendix F), else those of the authors' configs.
 _SEMANTIC: Mapping[str, Mapping[str, Any]] = {
     "voc": {"mask_threshold": 0.4, "score_threshold": 0.6, "cam_threshold": 0.4},
     "coco-object": {"mask_threshold": 0.5, "score_threshold": 0.3, "cam_threshold": 0.5},

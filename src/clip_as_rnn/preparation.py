@@ -1,4 +1,4 @@
-"""From an RGB image to the pixels a CLIP reads: sizes, crops and normalisation, as CLIP's own preprocessing rounds them."""
+"""From an RGB image to the pixels a CLIP reads: sizes, crops and normalisation, rounded as CLIP's own code does."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -25,7 +25,7 @@ def limit_size(image: RgbImage, max_side_px: int | None) -> RgbImage:
 
 
 def patch_pixels(image: RgbImage, multiple_px: int, least_px: int, preparation: Preparation) -> Pixels:
-    """Stretch an image so that both sides are multiples of `multiple_px`, rounding up, and at least `least_px`; (1, 3, h, w)."""
+    """Stretch an image so that both sides are multiples of `multiple_px`, rounding up, and at least `least_px`."""
     height, width = (max(ceil(side / multiple_px) * multiple_px, least_px) for side in image.shape[:2])
     return normalise([_resize(image, (height, width))], preparation)
 

@@ -1,7 +1,7 @@
 """Stage 1: one soft mask per text, from the frozen proposal CLIP.
 
-`cam` is CLIP-ES's Grad-CAM (Lin et al., CVPR 2023) in closed form. With l_k the logit of text k, A the input of the last
-block's attention and S_k = A mean_p(dl_k / dA), the gradient of the softmax gives
+`cam` is CLIP-ES's Grad-CAM (Lin et al., CVPR 2023) in closed form. With l_k the logit of text k, A the input of the
+last block's attention and S_k = A mean_p(dl_k / dA), the gradient of the softmax gives
 
     cam_c = relu(S_c - sum_k p_k S_k) * p_c,                  because dp_c / dl_k = p_c (1[c = k] - p_k),
 
@@ -71,10 +71,13 @@ def logit_directions(pooled: Float[Tensor, " d"], texts: Features, scale: float)
     """Differentiate scale * cos(pooled, text) with respect to `pooled`, one row per text."""
     length = pooled.norm()
     unit = pooled / length
-    return scale * (texts - (texts @ unit)[:, None] * unit) / length
+    directions: Tensor = scale * (texts - (texts @ unit)[:, None] * unit) / length
+    return directions
 
 
-def contrast(slopes: Float[Tensor, "n p"], logits: Float[Tensor, " n"], background: Float[Tensor, ""]) -> Float[Tensor, "n p"]:
+def contrast(
+    slopes: Float[Tensor, "n p"], logits: Float[Tensor, " n"], background: Float[Tensor, ""]
+) -> Float[Tensor, "n p"]:
     """Compute relu(S_c - sum_k p_k S_k) for every text, given slopes relative to the background's.
 
     `background` is the logsumexp of the background's logits, -inf where there is none. Weights are in float64, where
@@ -102,8 +105,8 @@ def spread(affinity: Affinity, maps: Float[Tensor, "n p"]) -> Float[Tensor, "n p
 def box_masks(cams: PatchMaps, threshold: float, *, clamp: bool) -> PatchMaps:
     """Mark, per map, the boxes around all components above `threshold` times its maximum.
 
-    With `clamp` as the authors' release does it: 8-bit maps, an integer threshold lowered until something passes, and the
-    last row and column left out.
+    With `clamp` as the authors' release does it: 8-bit maps, an integer threshold lowered until something passes, and
+    the last row and column left out.
     """
     boxes = torch.zeros_like(cams)
     for i, cam in enumerate(cams.numpy()):

@@ -215,7 +215,9 @@ class _Run(Generic[View]):
             filled = masks.any(axis=(1, 2))
             for i in kept[~filled]:
                 text = last.texts[i]
-                rejections[text] = Rejection(text, len(self.steps), float(last.scores[i]), "no pixel left after refinement")
+                rejections[text] = Rejection(
+                    text, len(self.steps), float(last.scores[i]), "no pixel left after refinement"
+                )
             masks, kept = masks[filled], kept[filled]
         masks = grow_masks(masks, self.image.shape[:2])
         self.seconds["finish"] = time.perf_counter() - started

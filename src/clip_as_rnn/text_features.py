@@ -54,7 +54,11 @@ class TextFeatures:
             self._known.update(fresh)
             self._remember(fresh)
         rows = [self._known[text] for text in texts]
-        return torch.stack(rows).to(self._clip.device) if rows else torch.zeros(0, self._clip.width)
+        return (
+            torch.stack(rows).to(self._clip.device)
+            if rows
+            else torch.zeros(0, self._clip.width, device=self._clip.device)
+        )
 
     def _recall(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Read what the disk knows of these texts."""
@@ -88,9 +92,13 @@ def _read(store: sqlite3.Connection, owner: str, texts: Sequence[str], width: in
     marks = ",".join("?" * len(texts))
     query = f"SELECT text, feature FROM features WHERE owner = ? AND text IN ({marks})"
     rows = store.execute(query, (owner, *texts)).fetchall()
-    return {text: torch.from_numpy(np.frombuffer(blob, np.float32).copy()) for text, blob in rows if len(blob) == 4 * width}
+    return {
+        text: torch.from_numpy(np.frombuffer(blob, np.float32).copy()) for text, blob in rows if len(blob) == 4 * width
+    }
 
 
 def _write(store: sqlite3.Connection, rows: Iterable[tuple[str, str, bytes]]) -> None:
-    store.execute("CREATE TABLE IF NOT EXISTS features (owner TEXT, text TEXT, feature BLOB, PRIMARY KEY (owner, text))")
+    store.execute(
+        "CREATE TABLE IF NOT EXISTS features (owner TEXT, text TEXT, feature BLOB, PRIMARY KEY (owner, text))"
+    )
     store.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", rows)

@@ -42,7 +42,9 @@ def load_clip(source: str | Path, *, device: torch.device, dtype: torch.dtype, c
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         missing = "config.json" if weights else "*.safetensors file"
-        raise InputError(f"The model folder '{folder}' holds no {missing}; a CLIPModel folder of Hugging Face has both.")
+        raise InputError(
+            f"The model folder '{folder}' holds no {missing}; a CLIPModel folder of Hugging Face has both."
+        )
     try:
         with _quiet_transformers():
             model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True)

@@ -1,7 +1,7 @@
 """From the last proposals to the masks the user gets: background, dense CRF, one label or none per pixel.
 
-Semantic: all texts compete for every pixel. Referring: each text stands alone against the background, so masks may overlap.
-Knows nothing of CLIP.
+Semantic: all texts compete for every pixel. Referring: each text stands alone against the background, so masks may
+overlap. Knows nothing of CLIP.
 """
 
 from collections.abc import Callable
@@ -35,8 +35,8 @@ class FinishingRules:
 def finish(image: RgbImage, maps: PatchMaps, rules: FinishingRules, device: torch.device) -> Masks:
     """Turn the last proposals of one image into masks at the image's size; row i belongs to text i.
 
-    A pixel goes to the largest of (1 - max_c Y_c)^background_factor and Y_1..Y_n after the CRF; ties go to the background,
-    then to the earlier text.
+    A pixel goes to the largest of (1 - max_c Y_c)^background_factor and Y_1..Y_n after the CRF; ties go to the
+    background, then to the earlier text.
     """
     if len(maps) == 0:
         return np.zeros((0, *image.shape[:2]), dtype=bool)
@@ -44,8 +44,8 @@ def finish(image: RgbImage, maps: PatchMaps, rules: FinishingRules, device: torc
     if rules.mode == "semantic":
         labels = _label(grow_maps(maps, image.shape[:2]), rules.background_factor, sharpen)
         return np.stack([labels == i + 1 for i in range(len(maps))])
-    alone = [_label(grow_maps(one[None], image.shape[:2]), rules.background_factor, sharpen) for one in maps]
-    return np.stack(alone) == 1
+    alone = (_label(grow_maps(one[None], image.shape[:2]), rules.background_factor, sharpen) for one in maps)
+    return np.stack([labels == 1 for labels in alone])
 
 
 def with_background(proposals: SoftMasks, factor: float) -> SoftMasks:
@@ -56,13 +56,11 @@ def with_background(proposals: SoftMasks, factor: float) -> SoftMasks:
 
 def wrap_colours(image: RgbImage) -> UInt8[ndarray, "h w 3"]:
     """Distort colours as the authors' release does before its CRF: BGR minus the mean, truncated, modulo 256."""
-    shifted = image[:, :, ::-1].astype(np.float32) - np.array(_RELEASE_MEAN_BGR)
-    return np.trunc(shifted).astype(np.int16).astype(np.uint8)
+    shifted = np.trunc(image[:, :, ::-1].astype(np.float32) - np.array(_RELEASE_MEAN_BGR))
+    return np.asarray(shifted.astype(np.int16).astype(np.uint8))
 
 
-def _sharpener(
-    image: RgbImage, rules: FinishingRules, device: torch.device
-) -> Callable[[SoftMasks], SoftMasks]:
+def _sharpener(image: RgbImage, rules: FinishingRules, device: torch.device) -> Callable[[SoftMasks], SoftMasks]:
     """Build the CRF's pairwise terms once per image; the identity where the CRF is off."""
     if not rules.crf:
         return lambda probabilities: probabilities
@@ -71,8 +69,6 @@ def _sharpener(
     return lambda probabilities: crf.infer(probabilities, iterations=rules.crf_iterations)
 
 
-def _label(
-    proposals: SoftMasks, factor: float, sharpen: Callable[[SoftMasks], SoftMasks]
-) -> ndarray:
+def _label(proposals: SoftMasks, factor: float, sharpen: Callable[[SoftMasks], SoftMasks]) -> ndarray:
     labels: ndarray = sharpen(with_background(proposals, factor)).argmax(0).cpu().numpy()
     return labels
