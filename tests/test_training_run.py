@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, CLIPModel
-
 from training.checkpoint import load_progress, save_progress
 from training.concepts import CONCEPTS
 from training.export import export_clip
@@ -17,10 +15,13 @@ from training.scenes import SceneRules, SpriteSheet
 from training.sprites import SPRITE_SIDE_PX, Sprites
 from training.texts import make_tokenizer, tokenize
 from training.towers import Clip, ClipSize
+from transformers import AutoTokenizer, CLIPModel
 
 DEVICE = torch.device("cpu")
 STAGE = Stage(start=0, sizes_hw=((32, 32), (32, 48)), rules=SceneRules(max_objects=2))
-PLAN = dataclasses.replace(Plan(), batch=8, total_images=64, warmup_images=8, cooldown_images=16, words_every=1, stages=(STAGE,))
+PLAN = dataclasses.replace(
+    Plan(), batch=8, total_images=64, warmup_images=8, cooldown_images=16, words_every=1, stages=(STAGE,)
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,7 @@ def test_the_exported_model_computes_the_same_in_transformers(tmp_path: Path, to
             atol=1e-3,
             rtol=0,
         )
-        torch.testing.assert_close(
-            torch.nn.functional.normalize(patches, dim=-1), features.patches, atol=1e-3, rtol=0
-        )
+        torch.testing.assert_close(torch.nn.functional.normalize(patches, dim=-1), features.patches, atol=1e-3, rtol=0)
         texts = ["a cat", "This is a photo of a large soccer ball."]
         numbers = AutoTokenizer.from_pretrained(tmp_path / "clip")(texts, padding=True, return_tensors="pt")
         assert torch.equal(numbers["input_ids"], tokenize(tokenizer, texts, DEVICE))

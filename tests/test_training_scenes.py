@@ -1,11 +1,10 @@
-"""What the scene generator promises: exact masks, captions that name what is drawn, the same scenes from the same seed."""
+"""What the scene generator promises: exact masks, true captions, the same scenes from the same seed."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-
 from training.concepts import BACKGROUND_TEXTS, COLOURS, CONCEPTS, CORE_CONCEPTS
 from training.losses import concept_shares, named, owner_shares, whole_target
 from training.marks import choose_masks, mark_images
@@ -47,7 +46,7 @@ def test_every_mask_belongs_to_an_object_and_no_pixel_to_two(sheet: SpriteSheet)
     assert masks.sum(1).max() == 1
     assert not masks[(scenes.concepts < 0)].any()
     assert scenes.images.shape == (24, 3, 64, 96)
-    assert 0 <= scenes.images.min()
+    assert scenes.images.min() >= 0
     assert scenes.images.max() <= 1
 
 

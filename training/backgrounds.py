@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def draw_backgrounds(count: int, size_hw: tuple[int, int], grain_most: float, generator: torch.Generator) -> Tensor:
@@ -59,16 +59,17 @@ def _gradient(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _horizon(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    height = _uniform(x, -0.5, 0.6, generator) + _uniform(x, 0, 0.1, generator) * (
-        x * _uniform(x, 1, 6, generator) + _uniform(x, 0, 6, generator)
-    ).sin()
+    height = (
+        _uniform(x, -0.5, 0.6, generator)
+        + _uniform(x, 0, 0.1, generator) * (x * _uniform(x, 1, 6, generator) + _uniform(x, 0, 6, generator)).sin()
+    )
     return torch.sigmoid((y - height) * _uniform(x, 4, 80, generator))
 
 
 def _noise(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     cells = int(2 ** torch.randint(1, 6, (1,), generator=generator, device=x.device).item())
     coarse = torch.rand(len(x), 1, cells, cells, generator=generator, device=x.device)
-    return F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    return functional.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _stripes(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:

@@ -27,7 +27,14 @@ SIZES_HW = ((160, 224), (192, 192), (224, 160), (192, 256), (256, 192), (224, 22
 JPEG_QUALITY = 90
 LEAST_SHARE = 0.012  # of the image, that each object must show
 RULES = SceneRules(
-    max_objects=5, single_share=0.2, several_size=(0.25, 0.55), tint_share=0.0, empty_share=0.0, max_angle=0.25, hue_share=0.0, grain=0.03
+    max_objects=5,
+    single_share=0.2,
+    several_size=(0.25, 0.55),
+    tint_share=0.0,
+    empty_share=0.0,
+    max_angle=0.25,
+    hue_share=0.0,
+    grain=0.03,
 )
 
 
@@ -136,7 +143,10 @@ def draw_sentences(
     sprites: Sprites, count: int, chance: random.Random, generator: torch.Generator
 ) -> list[tuple[Scene, int, str]]:
     """Draw scenes with two or three kinds of things, some tinted, and a sentence that fits exactly one object."""
-    rules = SceneRules(**{name: getattr(RULES, name) for name in RULES.__slots__} | {"single_share": 0.0, "max_objects": 4, "tint_share": 0.5})
+    rules = SceneRules(
+        **{name: getattr(RULES, name) for name in RULES.__slots__}
+        | {"single_share": 0.0, "max_objects": 4, "tint_share": 0.5}
+    )
     found: list[tuple[Scene, int, str]] = []
     wanted = [_by_colour, _by_name, _by_place, _by_place]
     while len(found) < count:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
@@ -79,7 +79,7 @@ def text_vectors(model: Clip, tokenizer: CLIPTokenizer, texts: list[str], device
     """Average each text over the templates: (n, d) unit vectors."""
     prompts = [template.format(text) for text in texts for template in TEMPLATES]
     vectors = model.text(tokenize(tokenizer, prompts, device)).view(len(texts), len(TEMPLATES), -1)
-    return F.normalize(vectors.mean(1), dim=-1)
+    return functional.normalize(vectors.mean(1), dim=-1)
 
 
 def accuracy(logits: Tensor, truth: Tensor) -> float:
@@ -90,7 +90,7 @@ def accuracy(logits: Tensor, truth: Tensor) -> float:
 def marked_accuracy(model: Clip, scenes: Scenes, names: Tensor) -> dict[str, float]:
     """Name each object from its exact mask under three marks."""
     masks = scenes.masks() & (scenes.concepts >= 0)[..., None, None]
-    which = (masks.flatten(2).float().mean(2) > 0.01).nonzero()  # noqa: PLR2004 - of the image
+    which = (masks.flatten(2).float().mean(2) > 0.01).nonzero()
     visible = masks[which[:, 0], which[:, 1]][:, None]
     images = scenes.images[which[:, 0]]
     truth = scenes.concepts[which[:, 0], which[:, 1]]
@@ -107,7 +107,7 @@ def dense_miou(logits: Tensor, scenes: Scenes, *, present_only: bool) -> float:
     probabilities = logits.softmax(-1)
     joined = torch.cat([probabilities[..., CORE_COUNT:].sum(-1, keepdim=True), probabilities[..., :CORE_COUNT]], -1)
     side = round(joined.shape[1] ** 0.5)
-    maps = F.interpolate(joined.transpose(1, 2).view(b, -1, side, side), size=(h, w), mode="bilinear")
+    maps = functional.interpolate(joined.transpose(1, 2).view(b, -1, side, side), size=(h, w), mode="bilinear")
     concept_of = torch.cat([torch.full((b, 1), -1, device=maps.device), scenes.concepts], 1)
     truth = torch.gather(concept_of, 1, scenes.owners.flatten(1)).view(b, h, w) + 1
     if present_only:

@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 BACKGROUND_ASKED = 23
 NOTHING_SHARE = 0.12  # a mask with less of its area on objects shows background
@@ -17,8 +17,8 @@ NOTHING_SHARE = 0.12  # a mask with less of its area on objects shows background
 
 def owner_shares(owners: Tensor, slots: int, patch_px: int) -> Tensor:
     """Measure how much of each patch each owner has: (b, patches, 1 + slots), background first."""
-    one_hot = F.one_hot(owners, slots + 1).permute(0, 3, 1, 2).float()
-    return F.avg_pool2d(one_hot, patch_px).flatten(2).transpose(1, 2)
+    one_hot = functional.one_hot(owners, slots + 1).permute(0, 3, 1, 2).float()
+    return functional.avg_pool2d(one_hot, patch_px).flatten(2).transpose(1, 2)
 
 
 def concept_shares(shares: Tensor, concepts: Tensor, concept_count: int) -> Tensor:
@@ -80,4 +80,4 @@ def contrast(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor
     keep = torch.eye(len(image), device=image.device, dtype=torch.bool) | ~same
     logits = logits.masked_fill(~keep, -1e4)
     rows = torch.arange(len(image), device=image.device)
-    return 0.5 * (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, rows))
+    return 0.5 * (functional.cross_entropy(logits, rows) + functional.cross_entropy(logits.T, rows))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 # Surroundings: name of the mark and how often it is drawn in training.
 MARKS = {"blur": 0.1, "gray": 0.1, "black": 0.6, "blur+gray": 0.2}
@@ -42,18 +42,18 @@ def blur(images: Tensor, sigma_px: float) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernel = torch.softmax(-offsets.square() / (2 * sigma_px**2), 0)
     channels = images.shape[1]
-    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
-    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
-    return F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
+    padded = functional.pad(images, (radius, radius, radius, radius), mode="reflect")
+    rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
+    return functional.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
 
 
 def roughen(masks: Tensor, patch_px: int, generator: torch.Generator) -> Tensor:
     """Make masks (b, h, w) look as if they came from a map of patches: coarse, ragged, too wide or too narrow."""
     b, h, w = masks.shape
-    coarse = F.avg_pool2d(masks[:, None].float(), patch_px)
+    coarse = functional.avg_pool2d(masks[:, None].float(), patch_px)
     amount = torch.rand(b, 1, 1, 1, generator=generator, device=masks.device)
     noise = torch.randn(coarse.shape, generator=generator, device=masks.device)
-    soft = F.interpolate(coarse + 0.25 * amount * noise, size=(h, w), mode="bilinear", align_corners=False)
+    soft = functional.interpolate(coarse + 0.25 * amount * noise, size=(h, w), mode="bilinear", align_corners=False)
     level = 0.2 + 0.5 * torch.rand(b, 1, 1, generator=generator, device=masks.device)
     return soft[:, 0] > level
 
@@ -61,7 +61,7 @@ def roughen(masks: Tensor, patch_px: int, generator: torch.Generator) -> Tensor:
 def random_blobs(count: int, size_hw: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Draw masks (count, h, w) that know nothing of the objects: what a proposer makes for an absent text."""
     coarse = torch.rand(count, 1, 5, 5, generator=generator, device=generator.device)
-    soft = F.interpolate(coarse, size=size_hw, mode="bilinear", align_corners=False)[:, 0]
+    soft = functional.interpolate(coarse, size=size_hw, mode="bilinear", align_corners=False)[:, 0]
     level = 0.5 + 0.3 * torch.rand(count, 1, 1, generator=generator, device=generator.device)
     return soft > level
 
@@ -71,11 +71,11 @@ def choose_masks(owners: Tensor, slots: int, patch_px: int, generator: torch.Gen
     b, h, w = owners.shape
     device = owners.device
     area = torch.stack([(owners == slot + 1).flatten(1).float().mean(1) for slot in range(slots)], 1)
-    drawn = torch.rand(area.shape, generator=generator, device=device) * (area > 0.006)  # noqa: PLR2004
+    drawn = torch.rand(area.shape, generator=generator, device=device) * (area > 0.006)
     masks = owners == drawn.argmax(1).view(b, 1, 1) + 1
     rough = roughen(masks, patch_px, generator)
     blobs = random_blobs(b, (h, w), generator)
     fate = torch.rand(b, 1, 1, generator=generator, device=device)
-    chosen = torch.where(fate < 0.2, masks, rough)  # noqa: PLR2004
-    chosen = torch.where(fate > 0.7, rough & blobs, chosen)  # noqa: PLR2004
-    return torch.where(fate > 0.8, blobs, chosen)  # noqa: PLR2004
+    chosen = torch.where(fate < 0.2, masks, rough)
+    chosen = torch.where(fate > 0.7, rough & blobs, chosen)
+    return torch.where(fate > 0.8, blobs, chosen)

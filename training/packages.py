@@ -58,8 +58,8 @@ def _fetch_npm(package: str, folder: Path) -> None:
     logger.info("fetching %s", package)
     downloads = folder.parent / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    packed = subprocess.run(  # noqa: S603 - a fixed list of packages
-        ["npm", "pack", "--silent", package],  # noqa: S607
+    packed = subprocess.run(
+        ["npm", "pack", "--silent", package],
         cwd=downloads,
         check=True,
         capture_output=True,
@@ -76,6 +76,6 @@ def _fetch_debian(folder: Path) -> None:
     logger.info("fetching %s", DEBIAN_PACKAGE)
     downloads = folder.parent / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=downloads, check=True)  # noqa: S603, S607
+    subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=downloads, check=True)
     archive = next(downloads.glob(f"{DEBIAN_PACKAGE}_*.deb"))
-    subprocess.run(["dpkg", "-x", str(archive), str(folder)], check=True)  # noqa: S603, S607
+    subprocess.run(["dpkg", "-x", str(archive), str(folder)], check=True)

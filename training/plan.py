@@ -26,8 +26,8 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 850_000
-    cooldown_images: int = 250_000
+    total_images: int = 1_080_000
+    cooldown_images: int = 380_000
     warmup_images: int = 12_000
     peak_rate: float = 1.2e-3
     floor_rate: float = 2e-5
@@ -37,16 +37,20 @@ class Plan:
     core_weight: float = 6.0  # how much more often a concept of the benchmark is drawn
     stages: tuple[Stage, ...] = field(
         default=(
-            Stage(start=0, sizes_hw=((96, 96),), rules=SceneRules(max_objects=2, single_share=0.75, several_size=(0.4, 0.6))),
+            Stage(
+                start=0,
+                sizes_hw=((96, 96),),
+                rules=SceneRules(max_objects=2, single_share=0.75, several_size=(0.4, 0.6)),
+            ),
             Stage(
                 start=130_000,
-                sizes_hw=((96, 96),) * 4 + ((128, 128),) * 2 + ((160, 160),),
+                sizes_hw=((96, 96),) * 6 + ((128, 128),) * 2 + ((160, 160),),
                 rules=SceneRules(max_objects=3, single_share=0.4, several_size=(0.28, 0.6)),
             ),
             Stage(
-                start=600_000,
-                sizes_hw=((128, 128), (160, 160), (128, 192), (192, 192), (192, 128)),
-                rules=SceneRules(max_objects=5, single_share=0.2),
+                start=700_000,
+                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 160), (192, 192)),
+                rules=SceneRules(max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
             ),
         )
     )

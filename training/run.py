@@ -81,7 +81,9 @@ def train(plan: Plan, work: Path, device: torch.device, share: Share, *, every_s
         found = take_step(progress, plan, sheet, tokenizer, share)
         tally |= {name: 0.95 * tally.get(name, value) + 0.05 * value for name, value in found.items()}
         if (progress.seen // plan.batch) % 50 == 0:
-            logger.info("%d images, %s", progress.seen, " ".join(f"{name} {value:.3f}" for name, value in tally.items()))
+            logger.info(
+                "%d images, %s", progress.seen, " ".join(f"{name} {value:.3f}" for name, value in tally.items())
+            )
         if share.worker == 0 and time.monotonic() - last > every_s:
             report(progress, work, evaluate(progress.average, tokenizer, questions))
             last = time.monotonic()
@@ -130,7 +132,9 @@ def _average_gradients(model: Clip, share: Share) -> None:
 def report(progress: Progress, work: Path, scores: dict[str, float]) -> None:
     """Save everything and write one line on how far it came."""
     save_progress(progress, work)
-    line = f"{time.strftime('%H:%M:%S')} {progress.seen} images: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items())
+    line = f"{time.strftime('%H:%M:%S')} {progress.seen} images: " + ", ".join(
+        f"{k} {v:.3f}" for k, v in scores.items()
+    )
     logger.info(line)
     with (work / "status.txt").open("a") as status:
         status.write(line + "\n")

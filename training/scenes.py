@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from training.backgrounds import draw_backgrounds
 from training.concepts import COLOURS
@@ -75,8 +75,8 @@ def _build_atlas(rgba: Tensor) -> Tensor:
     side = rgba.shape[-1]
     atlas = torch.zeros(len(rgba), 4, side, side * 3 // 2, dtype=torch.uint8)
     atlas[..., :side] = rgba.round().byte()
-    atlas[..., : side // 2, side:] = F.avg_pool2d(rgba, 2).round().byte()
-    atlas[..., side // 2 : side * 3 // 4, side : side * 5 // 4] = F.avg_pool2d(rgba, 4).round().byte()
+    atlas[..., : side // 2, side:] = functional.avg_pool2d(rgba, 2).round().byte()
+    atlas[..., side // 2 : side * 3 // 4, side : side * 5 // 4] = functional.avg_pool2d(rgba, 4).round().byte()
     return atlas
 
 
@@ -98,7 +98,9 @@ def compose(
         chosen = torch.multinomial(sheet.weights, len(rows), replacement=True, generator=generator)
         centres[rows, slot] = _place(centres[rows, :slot], sizes[rows, slot], size_hw, generator)
         colour = _choose_colours(sheet.mono[chosen], rules.tint_share, generator)
-        layer = _paste(sheet, chosen, centres[rows, slot], sizes[rows, slot], size_hw, rules, generator)
+        reach = sizes[rows, slot]
+        to_sprite = _poses(centres[rows, slot], reach, size_hw, rules.max_angle, generator)
+        layer = _paste(sheet, chosen, to_sprite, reach * min(size_hw))
         layer = _recolour(layer, colour, rules.hue_share, generator)
         canvas[rows] = layer[:, :3] + canvas[rows] * (1 - layer[:, 3:])
         owners[rows] = torch.where(layer[:, 3] > 0.5, slot + 1, owners[rows])
@@ -139,30 +141,28 @@ def _choose_colours(mono: Tensor, share: float, generator: torch.Generator) -> T
     return torch.where(tinted, colour, -1)
 
 
-def _paste(
-    sheet: SpriteSheet,
-    chosen: Tensor,
-    centres: Tensor,
-    sizes: Tensor,
-    size_hw: tuple[int, int],
-    rules: SceneRules,
-    generator: torch.Generator,
+def _poses(
+    centres: Tensor, sizes: Tensor, size_hw: tuple[int, int], max_angle: float, generator: torch.Generator
 ) -> Tensor:
-    """Put one sprite into each empty picture: premultiplied (n, 4, h, w)."""
-    n, (h, w), short = len(chosen), size_hw, min(size_hw)
+    """Turn, mirror and stretch: for every pixel its place in each sprite's own [-1, 1]^2, (n, h, w, 2) as x, y."""
+    n, (h, w), short = len(centres), size_hw, min(size_hw)
     device = centres.device
-    angle = (2 * torch.rand(n, generator=generator, device=device) - 1) * rules.max_angle
+    angle = (2 * torch.rand(n, generator=generator, device=device) - 1) * max_angle
     flip = torch.where(torch.rand(n, generator=generator, device=device) < 0.5, -1.0, 1.0)
     stretch = 1 + 0.12 * (2 * torch.rand(n, generator=generator, device=device) - 1)
-    # From pixels, in short sides from the middle, to the sprite's own [-1, 1]^2.
     x = ((torch.arange(w, device=device) + 0.5 - w / 2) / short).view(1, 1, w) - centres[:, :1, None]
     y = ((torch.arange(h, device=device) + 0.5 - h / 2) / short).view(1, h, 1) - centres[:, 1:, None]
     cos, sin, reach = (v.view(n, 1, 1) for v in (angle.cos(), angle.sin(), sizes / 2))
     u = (x * cos + y * sin) / (reach * (flip * stretch).view(n, 1, 1))
     v = (y * cos - x * sin) / (reach / stretch.view(n, 1, 1))
-    inside = (torch.maximum(u.abs(), v.abs()) < 1)[:, None]
-    grid = _into_atlas(torch.stack([u, v], -1).clamp(-1, 1), sizes * short / sheet.side, sheet.side)
-    layer = F.grid_sample(sheet.atlas[chosen].float() / 255, grid, mode="bilinear", align_corners=False)
+    return torch.stack([u, v], -1)
+
+
+def _paste(sheet: SpriteSheet, chosen: Tensor, to_sprite: Tensor, sizes_px: Tensor) -> Tensor:
+    """Put one sprite into each empty picture: premultiplied (n, 4, h, w)."""
+    inside = (to_sprite.abs().amax(-1) < 1)[:, None]
+    grid = _into_atlas(to_sprite.clamp(-1, 1), sizes_px / sheet.side, sheet.side)
+    layer = functional.grid_sample(sheet.atlas[chosen].float() / 255, grid, mode="bilinear", align_corners=False)
     return layer * inside
 
 
@@ -171,7 +171,7 @@ def _into_atlas(uv: Tensor, shrink: Tensor, side: int) -> Tensor:
     level = (-shrink.log2()).floor().clamp(0, LEVELS - 1)
     edge = side / 2**level  # of the level, in atlas pixels
     left = torch.where(level == 0, 0.0, float(side))
-    top = torch.where(level == 2, side / 2.0, 0.0)  # noqa: PLR2004 - the third level lies below the second
+    top = torch.where(level == 2, side / 2.0, 0.0)
     column = left[:, None, None] + 0.5 + (uv[..., 0] + 1) / 2 * (edge - 1)[:, None, None]
     row = top[:, None, None] + 0.5 + (uv[..., 1] + 1) / 2 * (edge - 1)[:, None, None]
     return torch.stack([column / (side * 1.5), row / side], -1) * 2 - 1

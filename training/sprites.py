@@ -27,7 +27,20 @@ HELD_OUT_STYLE = "noto"
 STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", HELD_OUT_STYLE)
 # One-colour icons share only the outline with a drawing; these names mean something else there.
 _MONO_PACKAGES = ("mdi", "fa6-solid", "game-icons")
-_MONO_WRONG = {"mouse", "orange", "cup", "key", "shirt", "glasses", "bottle", "gift", "crown", "chicken", "house", "bear"}
+_MONO_WRONG = {
+    "mouse",
+    "orange",
+    "cup",
+    "key",
+    "shirt",
+    "glasses",
+    "bottle",
+    "gift",
+    "crown",
+    "chicken",
+    "house",
+    "bear",
+}
 _MONO_ALIASES = {
     "motorcycle": ("motorbike",),
     "bicycle": ("bike",),
@@ -93,7 +106,9 @@ def _drawings(work: Path, concept: Concept, labels: dict[str, str]) -> Iterator[
         yield from _existing("twemoji", package_folder(work, "@twemoji/svg"), (f"{code}.svg",))
         yield from _existing("flat", fluent / "flat", (f"{slug}.svg",))
         yield from _existing("modern", fluent / "modern", (f"{slug}.svg",))
-        yield from _existing("3d", package_folder(work, "@lobehub/fluent-emoji-3d") / "assets", (f"{code}.webp", f"{code}-fe0f.webp"))
+        yield from _existing(
+            "3d", package_folder(work, "@lobehub/fluent-emoji-3d") / "assets", (f"{code}.webp", f"{code}-fe0f.webp")
+        )
         if code in font:
             yield HELD_OUT_STYLE, font[code]
     slugs = {_slug(word) for word in (concept.name, *concept.synonyms, *(labels[code] for code in concept.codes))}

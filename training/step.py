@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from training import losses
@@ -14,11 +15,13 @@ from training.concepts import CONCEPTS
 from training.marks import choose_masks, mark_images
 from training.plan import Plan
 from training.scenes import Scenes, SpriteSheet, compose
-from training.texts import object_phrase, scene_caption, table_texts, encode_texts
-from training.towers import Clip
+from training.texts import encode_texts, object_phrase, scene_caption, table_texts
+from training.towers import Clip, ImageFeatures
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+BACKGROUND_WEIGHT = 0.35  # of a background patch, for there are many
+LEAST_PATCHES = 0.7  # an object that shows less than so many patches is not spoken of
 WEIGHTS = {
     "patch": 1.0,
     "cls": 1.0,
@@ -71,79 +74,122 @@ def draw_batch(sheet: SpriteSheet, plan: Plan, seen: int, patch_px: int, share: 
     return Batch(scenes.twice(), images, torch.cat([masks, torch.ones_like(masks)]), count // 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Captions of some images and phrases for some objects of a batch.
+
+    `captioned` (c,) are the captions' rows; `chosen` (p, 2) are the phrases' rows and slots.
+    """
+
+    captions: list[str]
+    captioned: Tensor
+    phrases: list[str]
+    chosen: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a batch shows, as shares of area.
+
+    Attributes:
+        owners: (b, patches, 1 + slots), the background first.
+        concepts: (b, patches, concepts + 1), the background last.
+        visible: (b, patches), what the marks leave.
+        whole: (b, concepts + 1), what the marked image as a whole shows.
+    """
+
+    owners: Tensor
+    concepts: Tensor
+    visible: Tensor
+    whole: Tensor
+
+
+def measure_truth(batch: Batch, patch_px: int) -> Truth:
+    """Measure every share of a batch.
+
+    What a mark leaves visible of an object is approximate: owners and mask are taken as independent within a patch.
+    """
+    scenes = batch.scenes
+    owners = losses.owner_shares(scenes.owners, scenes.concepts.shape[1], patch_px)
+    concepts = losses.concept_shares(owners, scenes.concepts, len(CONCEPTS))
+    visible = functional.avg_pool2d(batch.masks[:, None].float(), patch_px).flatten(1)
+    return Truth(owners, concepts, visible, losses.whole_target(concepts * visible[..., None]))
+
+
 def training_losses(
     model: Clip, tokenizer: CLIPTokenizer, batch: Batch, rng: random.Random, table: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute every loss of one batch, unweighted, and the vectors of the table of texts.
+    """Compute the losses of one batch, unweighted, and the vectors of the table of texts.
 
     Given the table of an earlier step, no text is encoded: texts change slowly and cost as much as the images.
     """
-    count, patch_px = len(CONCEPTS), model.size.patch_px
-    scenes, device = batch.scenes, batch.images.device
-    slots = scenes.concepts.shape[1]
-    shares = losses.owner_shares(scenes.owners, slots, patch_px)
-    visible = torch.nn.functional.avg_pool2d(batch.masks[:, None].float(), patch_px).flatten(1)
-    target = losses.concept_shares(shares, scenes.concepts, count)
-    # What a mark leaves visible, to a good approximation: owners and mask are taken as independent within a patch.
-    whole = losses.whole_target(target * visible[..., None])
-    scale = model.scale
-    with torch.autocast(device.type, torch.bfloat16):
+    truth = measure_truth(batch, model.size.patch_px)
+    with torch.autocast(batch.images.device.type, torch.bfloat16):
         features = model.vision(normalise(batch.images))
     found: dict[str, Tensor] = {}
     if table is None:
-        phrases, chosen, captions, captioned = _write_texts(batch, shares, rng)
+        words = write_words(batch, truth, rng)
         texts = table_texts(rng)
-        with torch.autocast(device.type, torch.bfloat16):
-            vectors = encode_texts(model, tokenizer, texts + captions + phrases)
-        table, caption_vectors, phrase_vectors = vectors.split([len(texts), len(captions), len(phrases)])
-        patches = features.patches[chosen[:, 0]]
-        regions = torch.einsum("np,npd->nd", shares[chosen[:, 0], :, chosen[:, 1] + 1], patches)
-        regions = torch.nn.functional.normalize(regions, dim=-1)
-        same = _same_sets(whole[captioned, :-1] > 0)
-        found["caption"] = losses.contrast(features.cls[captioned], caption_vectors, scale, same)
-        found["region"] = losses.contrast(regions, phrase_vectors, scale, _same_objects(scenes, chosen))
-    logits = {name: scale * getattr(features, name) @ table.T for name in ("patches", "cls", "early_cls", "mean")}
-    weight = visible * losses.patch_weights(target, 0.35)
-    plain = slice(batch.marked, None)
-    found |= {
-        "patch": losses.cross_entropy(losses.named(logits["patches"], count), target, weight),
-        "cls": losses.cross_entropy(losses.named(logits["cls"], count), whole),
-        "early": losses.cross_entropy(losses.named(logits["early_cls"], count), whole),
-        "mean": losses.cross_entropy(losses.named(logits["mean"][plain], count), whole[plain]),
-        "indifference": losses.indifference(logits["cls"], count, whole[:, -1] > 0),
+        with torch.autocast(batch.images.device.type, torch.bfloat16):
+            vectors = encode_texts(model, tokenizer, texts + words.captions + words.phrases)
+        table, captions, phrases = vectors.split([len(texts), len(words.captions), len(words.phrases)])
+        found |= word_losses(features, truth, batch, words, (captions, phrases), model.scale)
+    return found | naming_losses(features, truth, model.scale * table, batch.marked), table
+
+
+def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, marked: int) -> dict[str, Tensor]:
+    """Name patches, class tokens (of the last block and the one before) and, of plain images, patch means."""
+    count = len(CONCEPTS)
+    weight = truth.visible * losses.patch_weights(truth.concepts, BACKGROUND_WEIGHT)
+    cls = features.cls @ scaled_table.T
+    patches = losses.named(features.patches @ scaled_table.T, count)
+    early = losses.named(features.early_cls @ scaled_table.T, count)
+    mean = losses.named(features.mean[marked:] @ scaled_table.T, count)
+    return {
+        "patch": losses.cross_entropy(patches, truth.concepts, weight),
+        "cls": losses.cross_entropy(losses.named(cls, count), truth.whole),
+        "early": losses.cross_entropy(early, truth.whole),
+        "mean": losses.cross_entropy(mean, truth.whole[marked:]),
+        "indifference": losses.indifference(cls, count, truth.whole[:, -1] > 0),
     }
-    return found, table
 
 
-def _write_texts(
-    batch: Batch, shares: Tensor, rng: random.Random
-) -> tuple[list[str], Tensor, list[str], Tensor]:
-    """Write phrases for some objects (and say which: rows of scene, slot) and captions for some images (and which)."""
-    scenes, h, w = batch.scenes, *batch.scenes.owners.shape[-2:]
-    patches = shares.shape[1]
-    seen = (shares[..., 1:].sum(1) * (scenes.concepts >= 0) > 0.7)  # noqa: PLR2004 - of a patch
-    objects = seen[batch.marked :].nonzero()
-    objects[:, 0] += batch.marked
-    objects = objects[torch.tensor(rng.sample(range(len(objects)), min(len(objects), batch.marked // 2)), dtype=torch.long)]
+def word_losses(
+    features: ImageFeatures, truth: Truth, batch: Batch, words: Words, vectors: tuple[Tensor, Tensor], scale: Tensor
+) -> dict[str, Tensor]:
+    """Contrast class tokens with captions, and pooled regions with phrases; `vectors` are theirs, in that order."""
+    rows, slots = words.chosen.unbind(1)
+    regions = torch.einsum("np,npd->nd", truth.owners[rows, :, slots + 1], features.patches[rows])
+    same_sets = _same_sets(truth.whole[words.captioned, :-1] > 0)
+    same_objects = _same_objects(batch.scenes, words.chosen)
+    return {
+        "caption": losses.contrast(features.cls[words.captioned], vectors[0], scale, same_sets),
+        "region": losses.contrast(functional.normalize(regions, dim=-1), vectors[1], scale, same_objects),
+    }
+
+
+def write_words(batch: Batch, truth: Truth, rng: random.Random) -> Words:
+    """Write phrases for objects of plain images, and captions of what is visible in marked and plain ones."""
+    scenes, marked = batch.scenes, batch.marked
     concepts, colours = scenes.concepts.tolist(), scenes.colours.tolist()
-    phrases = [object_phrase(concepts[i][k], colours[i][k], rng) for i, k in objects.tolist()]
-    inside = torch.nn.functional.avg_pool2d(batch.masks[:, None].float(), _patch(h, w, patches))
-    left = shares[..., 1:] * inside.flatten(1)[..., None]  # b patches slots
+    drawn = truth.owners[marked:, :, 1:].sum(1) * (scenes.concepts[marked:] >= 0)
+    objects = (drawn > LEAST_PATCHES).nonzero()
+    objects[:, 0] += marked
+    some = rng.sample(range(len(objects)), min(len(objects), marked // 2))
+    chosen = objects[torch.tensor(some, dtype=torch.long)]
+    phrases = [object_phrase(concepts[i][k], colours[i][k], rng) for i, k in chosen.tolist()]
+    left = truth.owners[..., 1:] * truth.visible[..., None]  # b patches slots
+    shown = (left.sum(1) > LEAST_PATCHES).tolist()
+    h, w = scenes.owners.shape[-2:]
+    centres = _centres(left, round((left.shape[1] * h / w) ** 0.5))
     # Captions cost as much as images, so only a part of the scenes has one.
-    captioned = torch.arange(batch.marked - batch.marked // 4, batch.marked + batch.marked // 4)
-    centres = _centres(left, h // _patch(h, w, patches))
-    shown = (left.sum(1) > 0.7).tolist()  # noqa: PLR2004
+    captioned = torch.arange(marked - marked // 4, marked + marked // 4)
     captions = []
     for i in captioned.tolist():
         slots = [k for k, concept in enumerate(concepts[i]) if concept >= 0 and shown[i][k]]
-        captions.append(
-            scene_caption([concepts[i][k] for k in slots], [colours[i][k] for k in slots], [centres[i][k] for k in slots], rng)
-        )
-    return phrases, objects, captions, captioned
-
-
-def _patch(h: int, w: int, patches: int) -> int:
-    return round((h * w / patches) ** 0.5)
+        visible = ([part[i][k] for k in slots] for part in (concepts, colours, centres))
+        captions.append(scene_caption(*visible, rng))
+    return Words(captions, captioned, phrases, chosen)
 
 
 def _centres(left: Tensor, rows: int) -> list[list[tuple[float, float]]]:

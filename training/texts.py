@@ -5,6 +5,7 @@ Knows nothing of pictures but the numbers of the concepts in them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -82,7 +83,9 @@ def object_phrase(number: int, colour: int, rng: random.Random) -> str:
     return rng.choice((BARE, "a {}", "the {}", any_template(rng))).format(phrase)
 
 
-def scene_caption(concepts: list[int], colours: list[int], centres: list[tuple[float, float]], rng: random.Random) -> str:
+def scene_caption(
+    concepts: list[int], colours: list[int], centres: list[tuple[float, float]], rng: random.Random
+) -> str:
     """Write a caption that names what is drawn; every list has one entry per visible object."""
     if not concepts:
         return rng.choice(BACKGROUND_TEXTS[-7:])
@@ -171,7 +174,7 @@ def _learn_merges(counts: Counter[str]) -> list[tuple[str, str]]:
     while len(merges) < MERGE_COUNT:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in words.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += counts[word]
         if not pairs:
             break

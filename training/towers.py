@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 HEAD_WIDTH = 64
 TEXT_POSITIONS = 77
@@ -29,6 +29,7 @@ class ClipSize:
 
     @property
     def grid(self) -> int:
+        """Return how many patches there are along each side of a square image."""
         return self.image_px // self.patch_px
 
 
@@ -95,7 +96,9 @@ class VisionTower(nn.Module):
         grid_hw = (h // p, w // p)
         cut = images.view(b, 3, grid_hw[0], p, grid_hw[1], p).permute(0, 2, 4, 1, 3, 5).reshape(b, -1, 3 * p * p)
         tokens = self.patch(cut)  # b gh*gw width
-        x = torch.cat([self.cls.to(tokens.dtype).expand(b, 1, -1), tokens], 1) + self.positions(grid_hw).to(tokens.dtype)
+        x = torch.cat([self.cls.to(tokens.dtype).expand(b, 1, -1), tokens], 1) + self.positions(grid_hw).to(
+            tokens.dtype
+        )
         x = self.norm_pre(x)
         for block in self.blocks[:-1]:
             x = block(x)
@@ -113,11 +116,11 @@ class VisionTower(nn.Module):
         if grid_hw == (self.grid, self.grid):
             return self.position
         square = self.position[1:].T.view(1, -1, self.grid, self.grid)
-        resized = F.interpolate(square, size=grid_hw, mode="bilinear", align_corners=False)
+        resized = functional.interpolate(square, size=grid_hw, mode="bilinear", align_corners=False)
         return torch.cat([self.position[:1], resized[0].flatten(1).T])
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.project(tokens).float(), dim=-1)
+        return functional.normalize(self.project(tokens).float(), dim=-1)
 
 
 class TextTower(nn.Module):
@@ -141,7 +144,7 @@ class TextTower(nn.Module):
             x = block(x, causal)
         end = (tokens == self.token.num_embeddings - 1).int().argmax(1)
         x = self.norm_post(x[torch.arange(len(x), device=x.device), end])
-        return F.normalize(self.project(x).float(), dim=-1)
+        return functional.normalize(self.project(x).float(), dim=-1)
 
 
 class Clip(nn.Module):
