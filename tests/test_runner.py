@@ -181,6 +181,17 @@ def test_a_folder_of_another_run_is_refused_by_the_first_setting_that_differs(tm
         evaluate(question, changed, tmp_path / "out", Conduct("paper-voc", RunOptions(), Silent()))
 
 
+def test_a_long_list_that_differs_is_told_in_short(tmp_path):
+    small_tree(tmp_path / "data")
+    _, _, fake = small_run(tmp_path / "data", tmp_path / "out")
+    changed = fake.replace(background_texts=())
+    question = Question(dataset=find_dataset("voc"), root=tmp_path / "data")
+    with pytest.raises(
+        InputError, match=r"background_texts = 23 entries \(ground, land, grass, tree, \.\.\.\), .* is \[\];"
+    ):
+        evaluate(question, changed, tmp_path / "out", Conduct("paper-voc", RunOptions(), Silent()))
+
+
 def test_a_folder_of_another_model_is_refused(tmp_path):
     small_tree(tmp_path / "data")
     small_run(tmp_path / "data", tmp_path / "out")

@@ -67,7 +67,7 @@ def compare_runs(question: Question, first: Path, second: Path, folder: Path, *,
     contrast = Contrast(
         first=first.name,
         second=second.name,
-        changes=tuple(f"{name}: {a!r} / {b!r}" for name, a, b in list_differences(*descriptions)),
+        changes=tuple(f"{entry.name}: {entry.first} / {entry.second}" for entry in list_differences(*descriptions)),
         compared=len(differences),
         only_one=only_one,
         mean_gain=sum(d.gain for d in differences) / len(differences) if differences else None,
@@ -91,7 +91,7 @@ def render_contrast(contrast: Contrast) -> str:
         f"# {contrast.first} (A) and {contrast.second} (B)",
         f"{contrast.compared} images in both, {contrast.only_one} in only one of them; "
         f"mean gain of B per image: {percent(contrast.mean_gain)} points.",
-        "What differs: " + ("; ".join(contrast.changes) or "nothing in preset, protocol, settings, models or software"),
+        "What differs between A and B:\n\n" + ("\n".join(f"- {change}" for change in contrast.changes) or "- nothing"),
         table(("image", "A", "B", "B - A"), rows),
         *(f"![{d.name}](pictures/{d.name}.png)" for d in contrast.largest),
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from clip_as_rnn import __version__
 from clip_as_rnn.errors import InputError
@@ -14,6 +14,7 @@ from clip_as_rnn.evaluation.segmenting import Segmenting
 
 _PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "pillow", "pycocotools")
 _FILE = "run.json"
+_LISTED = 4  # entries of a list that a message repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,13 @@ class RunDescription:
     software: Mapping[str, str]
 
 
-class Entry(NamedTuple):
-    """One entry of two descriptions: its dotted name and both values."""
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One entry in which two descriptions differ: its dotted name, and both values in short."""
 
     name: str
-    first: Any
-    second: Any
+    first: str
+    second: str
 
 
 def describe_run(preset: str, choices: Choices, segmenter: Segmenting) -> RunDescription:
@@ -66,10 +68,10 @@ def claim_folder(folder: Path, description: RunDescription) -> None:
     if not (folder / _FILE).exists():
         write_json(folder / _FILE, asdict(description))
         return
-    for name, there, here in list_differences(read_description(folder), description):
+    for entry in list_differences(read_description(folder), description):
         raise InputError(
-            f"The folder {folder} holds a run with {name} = {there!r}, but now it is {here!r}; results of the two must "
-            f"not mix: choose another folder with -o, or go on with what that run used."
+            f"The folder {folder} holds a run with {entry.name} = {entry.first}, but now it is {entry.second}; "
+            "results of the two must not mix: choose another folder with -o, or go on with what that run used."
         )
 
 
@@ -85,17 +87,24 @@ def read_description(folder: Path) -> RunDescription:
         raise InputError(f"Expected the description of a run in {folder / _FILE}, but: {error}.") from error
 
 
-def list_differences(first: RunDescription, second: RunDescription) -> tuple[Entry, ...]:
+def list_differences(first: RunDescription, second: RunDescription) -> tuple[Discrepancy, ...]:
     """List every entry in which two descriptions differ."""
     return tuple(_differing(asdict(first), asdict(second)))
 
 
-def _differing(found: Any, asked: Any, name: str = "") -> Iterator[Entry]:
+def _differing(found: Any, asked: Any, name: str = "") -> Iterator[Discrepancy]:
     if isinstance(found, Mapping) and isinstance(asked, Mapping):
         for key in sorted({*found, *asked}):
             yield from _differing(found.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
     elif found != asked:
-        yield Entry(name, found, asked)
+        yield Discrepancy(name, _in_short(found), _in_short(asked))
+
+
+def _in_short(value: Any) -> str:
+    """Write a value; of a long list, how many entries it has and the first ones."""
+    if isinstance(value, list) and len(value) > _LISTED:
+        return f"{len(value)} entries ({', '.join(str(item) for item in value[:_LISTED])}, ...)"
+    return repr(value)
 
 
 def _software() -> dict[str, str]:
