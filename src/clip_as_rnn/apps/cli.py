@@ -1,4 +1,4 @@
-"""The command `car`: segment, demo, presets, evaluate.
+"""The command `car`: segment, demo, presets, evaluate, web.
 
 Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
 """
@@ -19,6 +19,7 @@ from clip_as_rnn.apps.evaluate import evaluate
 from clip_as_rnn.apps.inputs import gather_texts, parse_settings
 from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output, Preset
 from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
+from clip_as_rnn.apps.web.command import web
 from clip_as_rnn.config import PRESETS, find_preset, with_settings
 from clip_as_rnn.errors import CarError, WeightsError
 
@@ -165,6 +166,7 @@ def presets(
 
 
 app.command()(_ending_well(evaluate))
+app.command()(_ending_well(web))
 
 
 def main() -> None:

@@ -1,0 +1,47 @@
+"""The command `car web`: a page on which to try pictures and texts."""
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from clip_as_rnn.apps.options import Device, DtypeName, Judge, Model, Preset
+from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.errors import DependencyError
+
+# `clip_as_rnn.apps.web.serve` is imported inside the command: it loads torch and Gradio, which --help must not.
+
+PORT = 7860
+PASSWORD_VARIABLE = "CAR_WEB_PASSWORD"
+
+Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Where to listen.")]
+Host = Annotated[str, typer.Option(metavar="NAME", help="127.0.0.1: this machine alone; 0.0.0.0: every network.")]
+User = Annotated[str | None, typer.Option(metavar="NAME", help="Let in only this user, by password.")]
+Password = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD", envvar=PASSWORD_VARIABLE, help="Better by the environment: command lines can be read by others."
+    ),
+]
+
+
+def web(  # noqa: PLR0913 - one parameter per option
+    *,
+    port: Port = PORT,
+    host: Host = "127.0.0.1",
+    user: User = None,
+    password: Password = None,
+    preset: Preset = "default",
+    model: Model = None,
+    classifier: Judge = None,
+    device: Device = "auto",
+    dtype: DtypeName = "auto",
+) -> None:
+    """Serve a page on which to try pictures and texts, and to see what the recurrence sees."""
+    chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    config = with_settings(find_preset(preset), chosen)
+    if find_spec("gradio") is None:
+        raise DependencyError("The web page needs Gradio; install it with: pip install 'clip-as-rnn[web]'.")
+    from clip_as_rnn.apps.web.serve import Address, serve
+
+    serve(config, Address(host=host, port=port, user=user, password=password), device=device, dtype=dtype)

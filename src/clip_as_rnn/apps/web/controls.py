@@ -1,0 +1,107 @@
+"""The settings that the page offers, each with one line of plain explanation, and how a preset fills them.
+
+Knows the config, and nothing of Gradio.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from clip_as_rnn.config import PRESETS, SegmenterConfig
+from clip_as_rnn.prompts import VISUAL_PROMPTS
+
+MODES = (
+    ("Semantic: the texts compete for every pixel", "semantic"),
+    ("Referring: each text stands alone", "referring"),
+)
+AS_STARTED = "as started"  # the settings of a segmenter that is no preset's
+_MODELS = ("model", "classifier")
+_LARGE_PX = 1024  # a preset without a limit of its own is given this one: a visitor's photo must not fill the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One setting under "Advanced": its field of the config, its name for people, and what it does."""
+
+    setting: str
+    label: str
+    explanation: str
+    kind: Literal["share", "choices", "texts", "switch"]
+    choices: tuple[str, ...] = ()
+
+    def value(self, config: SegmenterConfig) -> Any:
+        """Return what the page's control shows for a config: a number, a list or a truth value."""
+        value = getattr(config, self.setting)
+        return list(value) if isinstance(value, tuple) else value
+
+    def setting_of(self, value: Any) -> Any:
+        """Return what the config holds for a value of the page's control."""
+        if self.kind == "choices":
+            return tuple(choice for choice in self.choices if choice in value)
+        return tuple(value or ()) if self.kind == "texts" else value
+
+    def info(self, config: SegmenterConfig) -> str:
+        """Explain the setting, and say what the preset has."""
+        return f"{self.explanation} Preset: {self._shown(config)}."
+
+    def _shown(self, config: SegmenterConfig) -> str:
+        match self.value(config):
+            case bool(value):
+                return "on" if value else "off"
+            case list(values) if self.kind == "choices":
+                return ", ".join(values) or "none"
+            case list(values):
+                return f"{len(values)} texts" if values else "none"
+            case value:
+                return f"{value:g}"
+
+
+CONTROLS = (
+    Control(
+        "score_threshold", "Least score to stay (theta)", "A text that scores less at any step is rejected.", "share"
+    ),
+    Control(
+        "mask_threshold", "What the judge is shown (eta)", "Only where the proposal is at least this strong.", "share"
+    ),
+    Control("cam_threshold", "Reach of a proposal (lambda)", "Lower lets a proposal spread to weaker places.", "share"),
+    Control(
+        "visual_prompts",
+        "Marks on the picture",
+        "How a proposed place is pointed out to the judge.",
+        "choices",
+        VISUAL_PROMPTS,
+    ),
+    Control("background_texts", "Background texts", "Compete for the pixels, but are never a result.", "texts"),
+    Control(
+        "contrast_texts", "Contrast texts", "The judge weighs them too, so that even a lone text can fail.", "texts"
+    ),
+    Control("crf", "Refine the edges (CRF)", "Draws the masks to the edges in the picture.", "switch"),
+)
+
+
+def offered_presets(config: SegmenterConfig) -> dict[str, SegmenterConfig]:
+    """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`."""
+    models = {name: getattr(config, name) for name in _MODELS}
+    presets = {name: replace(preset, **models) for name, preset in PRESETS.items()}
+    same = [name for name, preset in presets.items() if preset == config]
+    own = {name: PRESETS[name] for name in same if all(getattr(PRESETS[name], one) == models[one] for one in _MODELS)}
+    first = next(iter([*own, *same, AS_STARTED]))
+    return {first: config, **presets}
+
+
+def chosen_settings(preset: SegmenterConfig, mode: str, values: Sequence[Any], long_side_px: int) -> dict[str, Any]:
+    """Collect all settings of a run, without the models: the preset, the changes, and a limit for large pictures."""
+    settings = {field.name: getattr(preset, field.name) for field in fields(preset) if field.name not in _MODELS}
+    settings["mode"] = mode
+    for control, value in zip(CONTROLS, values, strict=True):
+        chosen = control.setting_of(value)
+        if not isinstance(chosen, tuple) or set(chosen) != set(settings[control.setting]):  # their order says nothing
+            settings[control.setting] = chosen
+    if preset.max_side_px is None and long_side_px > _LARGE_PX:
+        settings["max_side_px"] = _LARGE_PX
+    return settings
+
+
+def base_preset(name: str) -> str:
+    """Return the preset that a run is described against."""
+    return "default" if name == AS_STARTED else name

@@ -1,0 +1,120 @@
+"""Start the page: load the models once, listen, and leave nothing behind."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from clip_as_rnn import build
+from clip_as_rnn.apps.report import say
+from clip_as_rnn.apps.web import parts
+from clip_as_rnn.apps.web.examples import find_examples
+from clip_as_rnn.apps.web.files import MAX_BYTES
+from clip_as_rnn.apps.web.page import create_demo
+from clip_as_rnn.apps.work import parse_dtype
+from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.errors import InputError
+
+_SESSIONS = 200  # open pages that the server remembers
+_FONTS = ("system-ui", "sans-serif")
+_MONO_FONTS = ("ui-monospace", "monospace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where to listen, and who may come in: everybody who can reach it, or one user with a password.
+
+    Raises:
+        InputError: a user without a password, or the reverse.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    user: str | None = None
+    password: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that user and password come together."""
+        if bool(self.user) != bool(self.password):
+            raise InputError("Expected a user and a password, but got only one; give both, or none for an open page.")
+
+
+def serve(config: SegmenterConfig, address: Address, *, device: str = "auto", dtype: str = "auto") -> None:
+    """Load the models and serve the page until Ctrl-C.
+
+    Raises:
+        InputError: a device or precision that is not there, or an address that is taken.
+        WeightsError: weights that cannot be had.
+    """
+    say("Loading the models")
+    segmenter = build.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
+    with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address) as url:
+        say(f"The page is at {url} ; Ctrl-C ends it.")
+        threading.Event().wait()
+
+
+@contextmanager
+def listening(demo: gr.Blocks, address: Address) -> Iterator[str]:
+    """Serve a page in the background; yield its URL.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    auth = (address.user, address.password) if address.user and address.password else None
+    try:
+        _, url, _ = demo.launch(
+            server_name=address.host, server_port=address.port, auth=auth, prevent_thread_lock=True, **launch_options()
+        )
+    except OSError as error:
+        raise InputError(f"The page cannot listen on {address.host}:{address.port}; try another --port.") from error
+    try:
+        yield url
+    finally:
+        demo.close(verbose=False)
+
+
+def launch_options() -> dict[str, Any]:
+    """Return what `launch` is told everywhere: our looks, limits, and nothing that leaves this machine."""
+    return {
+        "theme": _theme(),
+        "css": parts.css(),
+        "footer_links": [],
+        "max_file_size": MAX_BYTES,
+        "state_session_capacity": _SESSIONS,
+        "run_history": False,
+        "enable_monitoring": False,
+        "share": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "quiet": True,
+    }
+
+
+def _theme() -> gr.themes.Base:
+    """Take the fonts of the visitor's system, for the default's come from outside; and greys that can be read."""
+    theme = gr.themes.Default(font=_FONTS, font_mono=_MONO_FONTS)
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
+
+
+@contextmanager
+def own_folder() -> Iterator[None]:
+    """Keep uploads and results in a folder of this process alone, which goes with it."""
+    with tempfile.TemporaryDirectory(prefix="car-web-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield

@@ -1,0 +1,93 @@
+"""A result as the page's viewers want it: numbers, words and small pictures in one JSON value.
+
+Pictures travel inside the value (data URLs), so that nothing of a visitor lies about in files for the page to fetch.
+"""
+
+import base64
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from PIL import Image
+
+from clip_as_rnn.masks import grow_masks
+from clip_as_rnn.picture.overlay import fit_long_side
+from clip_as_rnn.picture.palette import colours, heat
+from clip_as_rnn.result import Segmentation, Step
+from clip_as_rnn.shapes import RgbImage
+
+_RESULT_PX = (320, 1024)  # the long side
+_STEP_PX = (160, 320)
+_JPEG_QUALITY = 88
+_DIMMED = 0.5
+
+
+def result_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
+    """Describe the picture, the masks over it, and the fate of every text, in the order asked.
+
+    A mask is a black-and-white picture of the size of the shown one; colours are those of the overlay.
+    """
+    view = fit_long_side(image, *_RESULT_PX)
+    masks = grow_masks(segmentation.masks, view.shape[:2])
+    palette = colours(len(segmentation.texts))
+    found = [
+        {
+            "text": text,
+            "score": round(float(score), 4),
+            "share": round(float(segmentation.masks[i].mean()), 4),
+            "colour": "#" + bytes(palette[i]).hex(),
+            "mask": _data_url(Image.fromarray(masks[i]), "PNG"),
+        }
+        for i, (text, score) in enumerate(zip(segmentation.texts, segmentation.scores, strict=True))
+    ]
+    rejected = [
+        {"text": one.text, "step": one.step, "score": round(one.score, 4), "reason": one.reason}
+        for one in segmentation.rejections
+    ]
+    size = {"width": view.shape[1], "height": view.shape[0]}
+    return {**size, "image": _data_url(Image.fromarray(view), "JPEG"), "found": found, "rejected": rejected}
+
+
+def steps_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
+    """Describe every step: each text alive, where it was proposed as a heat map, its score, and what became of it."""
+    view = fit_long_side(image, *_STEP_PX)
+    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
+    dimmed = Image.fromarray(np.round(grey * _DIMMED).astype(np.uint8))
+    steps = segmentation.trace.steps if segmentation.trace else ()
+    return {
+        "image": _data_url(dimmed, "JPEG"),
+        "width": view.shape[1],
+        "height": view.shape[0],
+        "steps": [_step_view(number, step, segmentation) for number, step in enumerate(steps, 1)],
+    }
+
+
+def _step_view(number: int, step: Step, segmentation: Segmentation) -> dict[str, Any]:
+    reasons = {one.text: one.reason for one in segmentation.rejections if one.step == number}
+    maps = step.maps.float().cpu().numpy()
+    cells = [
+        {
+            "text": text,
+            "score": round(float(step.scores[i]), 4),
+            "kept": text not in reasons,
+            "reason": reasons.get(text, ""),
+            "heat": _data_url(_heat_map(maps[i]), "PNG"),
+        }
+        for i, text in enumerate(step.texts)
+    ]
+    return {"number": number, "cells": cells}
+
+
+def _heat_map(proposal: Float[ndarray, "h w"]) -> Image.Image:
+    """Colour a proposal, one pixel per patch: the cooler, the more transparent. The browser enlarges it."""
+    opacity = np.round(255 * 0.9 * np.sqrt(np.clip(proposal, 0.0, 1.0))).astype(np.uint8)
+    return Image.fromarray(np.dstack([heat(proposal), opacity]))
+
+
+def _data_url(picture: Image.Image, format_: str) -> str:
+    file = io.BytesIO()
+    picture.save(file, format=format_, quality=_JPEG_QUALITY)
+    return f"data:image/{format_.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
