@@ -118,10 +118,10 @@ def refine(
     given = _given(probabilities, unaries)
     device = given.device if isinstance(given, Tensor) else torch.device("cpu")
     images = _as_tensor(image, device)
-    if images.ndim == IMAGE_AXES:
-        crf = DenseCrf(images, kernels)
-        return crf.infer(probabilities, iterations=iterations, unaries=unaries, compatibility=compatibility)
-    if given.ndim != IMAGE_AXES + 1 or len(given) != len(images):
+    if images.ndim != 1 + IMAGE_AXES:
+        field = DenseCrf(images, kernels)
+        return field.infer(probabilities, iterations=iterations, unaries=unaries, compatibility=compatibility)
+    if given.ndim != 1 + IMAGE_AXES or len(given) != len(images):
         raise InputError(
             f"Images of shape {tuple(images.shape)} need probabilities (b, n, h, w), got {tuple(given.shape)}."
         )

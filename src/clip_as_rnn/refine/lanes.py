@@ -31,10 +31,11 @@ class LanesType(types.Type):
 LANES = cast(Any, LanesType)(name="Lanes")
 
 
-@register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, VECTOR)
+def _model(manager: Any, kind: Any) -> Any:
+    return cast(Any, models).PrimitiveModel(manager, kind, VECTOR)
+
+
+cast(Any, register_model)(LanesType)(_model)
 
 
 def _row(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
