@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from clip_as_rnn.clip import Preparation
-from clip_as_rnn.shapes import Pixels, RgbImage
+from clip_as_rnn.shapes import Pixels, ResizedImage, RgbImage
 
 View = Literal["crop", "whole"]
 _LONG_STRIP = 4
 
 
-def limit_size(image: RgbImage, max_side_px: int | None) -> RgbImage:
+def limit_size(image: RgbImage, max_side_px: int | None) -> ResizedImage:
     """Shrink an image whose long side exceeds `max_side_px`; others pass as they are."""
     height, width = image.shape[:2]
     if max_side_px is None or max(height, width) <= max_side_px:
@@ -30,7 +30,7 @@ def patch_pixels(image: RgbImage, multiple_px: int, least_px: int, preparation: 
     return normalise([_resize(image, (height, width))], preparation)
 
 
-def square_image(image: RgbImage, side_px: int, view: View) -> RgbImage:
+def square_image(image: RgbImage, side_px: int, view: View) -> ResizedImage:
     """Cut the centre square out of an image, or squeeze all of it into one; bicubic, antialiased."""
     if view == "whole":
         return _resize(image, (side_px, side_px))
@@ -52,7 +52,7 @@ def normalise(images: Sequence[RgbImage], preparation: Preparation) -> Pixels:
     return (stacked - mean[:, None, None]) / std[:, None, None]
 
 
-def _resize(image: RgbImage, size_hw: tuple[int, int]) -> RgbImage:
+def _resize(image: RgbImage, size_hw: tuple[int, int]) -> ResizedImage:
     """Resize by Pillow's bicubic filter, which antialiases when shrinking."""
     if image.shape[:2] == size_hw:
         return image

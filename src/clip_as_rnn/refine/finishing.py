@@ -10,12 +10,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from clip_as_rnn.masks import grow_maps
 from clip_as_rnn.refine.crf import Bilateral, DenseCrf, Gaussian
-from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, SoftMasks
+from clip_as_rnn.shapes import LabelMap, Masks, PatchMaps, RgbImage, SoftMasks
 
 _RELEASE_MEAN_BGR = (104.008, 116.669, 122.675)
 
@@ -48,7 +49,7 @@ def finish(image: RgbImage, maps: PatchMaps, rules: FinishingRules, device: torc
     return np.stack([labels == 1 for labels in alone])
 
 
-def with_background(proposals: SoftMasks, factor: float) -> SoftMasks:
+def with_background(proposals: SoftMasks, factor: float) -> Float[Tensor, "1+n h w"]:
     """Put the background's probability, (1 - max_c Y_c)^factor, before those of the texts."""
     rest = (1 - proposals.amax(0, keepdim=True)).clamp(min=0)
     return torch.cat([rest**factor, proposals])
@@ -60,7 +61,7 @@ def wrap_colours(image: RgbImage) -> UInt8[ndarray, "h w 3"]:
     return np.asarray(shifted.astype(np.int16).astype(np.uint8))
 
 
-def _sharpener(image: RgbImage, rules: FinishingRules, device: torch.device) -> Callable[[SoftMasks], SoftMasks]:
+def _sharpener(image: RgbImage, rules: FinishingRules, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Build the CRF's pairwise terms once per image; the identity where the CRF is off."""
     if not rules.crf:
         return lambda probabilities: probabilities
@@ -69,6 +70,6 @@ def _sharpener(image: RgbImage, rules: FinishingRules, device: torch.device) -> 
     return lambda probabilities: crf.infer(probabilities, iterations=rules.crf_iterations)
 
 
-def _label(proposals: SoftMasks, factor: float, sharpen: Callable[[SoftMasks], SoftMasks]) -> ndarray:
-    labels: ndarray = sharpen(with_background(proposals, factor)).argmax(0).cpu().numpy()
+def _label(proposals: SoftMasks, factor: float, sharpen: Callable[[Tensor], Tensor]) -> LabelMap:
+    labels: LabelMap = sharpen(with_background(proposals, factor)).argmax(0).cpu().numpy()
     return labels
