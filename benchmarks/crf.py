@@ -127,7 +127,7 @@ def make_tables(rounds: int, *, large: bool) -> str:
             "|---|---|---|---|---|---|---|",
             *(speed_row(labels, rounds) for labels in LABELS),
             "",
-            "The column of the GPU is filled in by the same command, `make bench-crf`, wherever torch finds a CUDA device.",
+            "The same command, `make bench-crf`, fills in the column of the GPU wherever torch finds one.",
             "",
             "Each in a process of its own, with the loading of the compiled code:",
             "",

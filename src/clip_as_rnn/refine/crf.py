@@ -17,6 +17,7 @@ It knows nothing of CLIP, texts or files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -208,10 +209,12 @@ class _ProcessorTerms:
     def __init__(self, features: Sequence[Tensor], weights: Sequence[float], pixels: int, threads: int | None) -> None:
         self._threads = threads
         with Team(threads) as team:
-            self._lattices = [
-                lattice_cpu.normalise(lattice_cpu.build_lattice(points.numpy(), team), weight, team)
-                for points, weight in zip(features, weights, strict=True)
-            ]
+            tasks = [partial(_build_on_processor, *term) for term in zip(features, weights, strict=True)]
+            if len(tasks) >= team.size:
+                with Team(1) as nobody:  # a lattice for each thread
+                    self._lattices = team.each([partial(task, nobody) for task in tasks])
+            else:
+                self._lattices = [task(team) for task in tasks]
             self._everything = mean_field_cpu.sum_everything(self._lattices, pixels, team)
 
     def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
@@ -219,6 +222,10 @@ class _ProcessorTerms:
         problems = mean_field_cpu.Problems(energies.numpy(), self._everything, matrix.numpy())
         with Team(self._threads) as team:
             return torch.from_numpy(mean_field_cpu.infer(self._lattices, problems, iterations, team))
+
+
+def _build_on_processor(features: Tensor, weight: float, team: Team) -> lattice_cpu.Lattice:
+    return lattice_cpu.normalise(lattice_cpu.build_lattice(features.numpy(), team), weight, team)
 
 
 class _AcceleratorTerms:

@@ -24,7 +24,6 @@ Function = TypeVar("Function", bound=Callable[..., object])
 TILE = 256  # points at once: the inner loops run over them, so that they become vector instructions
 SMALLEST_TABLE = 1 << 12  # slots of a hash table; it grows fourfold whenever it is half full
 NO_KEY = -1
-BLOCKS_PER_THREAD = 2  # enough for whole blocks to balance
 
 
 def compiled(function: Function) -> Function:
@@ -279,12 +278,13 @@ class Filters:
     def run(self, values: Floats, out: Floats) -> None:
         """Filter `values` (blocks, n, 4), four channels each, by every lattice into `out` (lattices, blocks, n, 4).
 
-        With enough blocks for all threads, each takes whole ones; otherwise all share the loops over one block.
+        With a block and a lattice for every thread, each takes whole ones, for waiting on each other costs more than
+        an uneven end; otherwise all share the loops over one block.
         """
         each = range(len(values))
         blocks = [(one, values[i], sums[i]) for one, sums in zip(self._lattices, out, strict=True) for i in each]
         blocks.sort(key=lambda block: block[0].vertex.size, reverse=True)  # the long ones first, to end together
-        if len(blocks) >= BLOCKS_PER_THREAD * self._team.size:
+        if len(blocks) >= self._team.size:
             self._team.each([partial(self._filter, alone, *block) for block in blocks])
         else:
             for block in blocks:
