@@ -92,7 +92,7 @@ def test_run_lengths_are_read_compressed_and_plain():
     [
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon has 7 coordinates, an odd number"),
         ({"size": [3, 4], "counts": [12]}, "the run lengths are of a 4 x 3 image"),
-        (17, "not iterable"),
+        ([17], "has no len"),
     ],
 )
 def test_malformed_segmentations_are_input_errors(segmentation, reason):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
 from clip_as_rnn.errors import InputError
@@ -109,7 +111,9 @@ def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int)
     return np.where((labels >= 0) & (labels <= class_count), labels, beyond)
 
 
-def check_same_size(item: LabelledImage, dataset: SemanticDataset, image: RgbImage, labels: LabelMap) -> None:
+def check_same_size(
+    item: LabelledImage, dataset: SemanticDataset, image: RgbImage, labels: Int[ndarray, "H W"]
+) -> None:
     """Check that a label image belongs to its image.
 
     Raises:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from clip_as_rnn.picture import lettering
@@ -27,7 +29,7 @@ class Panel:
     labels: LabelMap | None
 
 
-def draw_panels(image: RgbImage, panels: Sequence[Panel]) -> RgbImage:
+def draw_panels(image: RgbImage, panels: Sequence[Panel]) -> UInt8[ndarray, "H W 3"]:
     """Draw the panels from left to right, each shrunk to 320 px at most, captions above.
 
     A label has the same colour in every panel; negative labels, which count nowhere, are grey.
@@ -53,7 +55,7 @@ def _lay_over(image: RgbImage, labels: LabelMap) -> RgbImage:
     return np.where((labels == 0)[..., None], image, painted.astype(np.uint8))
 
 
-def _shrink(image: RgbImage) -> RgbImage:
+def _shrink(image: RgbImage) -> UInt8[ndarray, "H W 3"]:
     scale = min(1.0, _LONG_SIDE_PX / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -67,6 +67,7 @@ class RunOptions:
     save_predictions: bool = False
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Whoever shows how far a run is."""
 

@@ -1,7 +1,7 @@
 """Pool the records of a run into the body of its report, one record at a time."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -86,6 +86,7 @@ class ReferringBody:
     gres: GresScores | None
 
 
+@runtime_checkable
 class Tally(Protocol):
     """Pools records."""
 

@@ -6,7 +6,7 @@ A task knows its data set and its segmenter; it knows nothing of folders of outp
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Evaluated:
 Evaluate: TypeAlias = Callable[[int], Evaluated]  # takes the position of an image in its split
 
 
+@runtime_checkable
 class Task(Protocol):
     """A data set's split and how each of its images is evaluated."""
 
