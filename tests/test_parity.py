@@ -1,22 +1,27 @@
 """The official presets against recorded runs of the authors' released code on two small random CLIPs."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clip_as_rnn.build import load_segmenter
+from clip_as_rnn.refine.finishing import wrap_colours
 
 
-def replay(golden, name, preset, **others):
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def replay(name, preset, **others):
     """Segment a recorded case with the recorded settings; return it and our result."""
-    recorded = np.load(golden / f"{name}.npz")
+    recorded = np.load(GOLDEN / f"{name}.npz")
     meta = json.loads(str(recorded["meta"]))
     settings = meta["settings"]
     segmenter = load_segmenter(
         preset,
-        model=golden / "generator",
-        classifier=golden / "classifier",
+        model=GOLDEN / "generator",
+        classifier=GOLDEN / "classifier",
         device="cpu",
         dtype="float32",
         mask_threshold=settings["mask_threshold"],
@@ -34,8 +39,8 @@ CASES = [("open_semantic", "official-voc"), ("open_refer", "official-refcoco")]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=[name for name, _ in CASES])
-def case(request, golden):
-    return replay(golden, *request.param)
+def case(request):
+    return replay(*request.param)
 
 
 def test_the_same_texts_are_kept_at_every_step(case):
@@ -70,21 +75,19 @@ def test_final_masks_agree_on_9995_of_10000_pixels(case):
         assert (mask == theirs[meta["texts"].index(text)]).mean() >= 0.9995
 
 
-def test_the_label_map_agrees_on_9995_of_10000_pixels(golden):
-    recorded, meta, result = replay(golden, *CASES[0])
+def test_the_label_map_agrees_on_9995_of_10000_pixels():
+    recorded, meta, result = replay(*CASES[0])
     ids = np.array([0, *(meta["texts"].index(text) + 1 for text in result.texts)])
     assert (ids[result.label_map()] == recorded["labels"]).mean() >= 0.9995
 
 
-def test_the_distorted_colours_of_the_crf_are_theirs(golden):
-    from clip_as_rnn.refine.finishing import wrap_colours
-
-    recorded = np.load(golden / "open_semantic.npz")
+def test_the_distorted_colours_of_the_crf_are_theirs():
+    recorded = np.load(GOLDEN / "open_semantic.npz")
     np.testing.assert_array_equal(wrap_colours(recorded["image"]), recorded["crf_image_bgr_u8"])
 
 
-def test_without_their_distortion_labels_change(golden):
+def test_without_their_distortion_labels_change():
     """The setting does something: undistorted colours move more pixels than rounding may."""
-    recorded, meta, result = replay(golden, *CASES[0], crf_image="rgb")
+    recorded, meta, result = replay(*CASES[0], crf_image="rgb")
     ids = np.array([0, *(meta["texts"].index(text) + 1 for text in result.texts)])
     assert (ids[result.label_map()] == recorded["labels"]).mean() < 0.9995

@@ -90,7 +90,8 @@ class Clip:
         Raises:
             InputError: a text has more tokens than the model has positions.
         """
-        for text, ids in zip(texts, self.tokenizer(list(texts))["input_ids"], strict=True):
+        all_ids = self.tokenizer(list(texts))["input_ids"] if texts else []
+        for text, ids in zip(texts, all_ids, strict=True):
             if len(ids) > self.max_tokens:
                 short = text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
                 raise InputError(

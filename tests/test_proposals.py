@@ -1,0 +1,221 @@
+"""Stage 1 against its slow definitions: one backward pass per text, the squared affinity as a matrix."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clip_as_rnn.clip import _attend_explicitly, _finish_block
+from clip_as_rnn.masks import components_box_mask, min_max_scale
+from clip_as_rnn.proposals import (
+    ProposalMemory,
+    ProposalRules,
+    Proposer,
+    box_masks,
+    contrast,
+    normalise_affinity,
+    spread,
+)
+from random_clip import random_clip
+
+RULES = ProposalRules(
+    mode="semantic",
+    proposals="cam",
+    cam_threshold=0.4,
+    background_texts=(),
+    drop_asked_background=False,
+    first_proposal_template="{}",
+    proposal_template="{}",
+    affinity_layers=0,
+    foreground_fallback=False,
+    clamp_boxes=False,
+    half_position_embeddings=False,
+)
+
+
+def rules(**changes):
+    names = {name: getattr(RULES, name) for name in RULES.__dataclass_fields__}
+    return ProposalRules(**{**names, **changes})
+
+
+def texts(count):
+    return [f"thing {i} {'abc'[i % 3]}" for i in range(count)]
+
+
+def slow_cams(clip, view, features, background):
+    """Differentiate the softmax itself, one text at a time, in double precision: CLIP-ES as it is written."""
+    model = deepcopy(clip.model).double()
+    layer = model.vision_model.encoder.layers[-1]
+    last_input = view.last_input.double().clone()
+    candidates = torch.cat([features, background]).double()
+    cams = []
+    for text in range(len(features)):
+        activations = layer.layer_norm1(last_input).detach().requires_grad_()
+        attended, _ = _attend_explicitly(layer.self_attn, activations)
+        tokens = _finish_block(layer, last_input, attended)
+        pooled = model.visual_projection(model.vision_model.post_layernorm(tokens[0, 1:])).mean(0)
+        logits = clip.logit_scale * torch.nn.functional.normalize(pooled, dim=0) @ candidates.T
+        (gradient,) = torch.autograd.grad(torch.softmax(logits, 0)[text], activations)
+        cams.append((activations[0, 1:] @ gradient[0, 1:].mean(0)).clamp(min=0).detach())
+    maps = torch.stack(cams).reshape(-1, *view.grid_hw)
+    maps = maps - maps.amin((1, 2), keepdim=True)
+    return (maps / maps.amax((1, 2), keepdim=True)).nan_to_num(0.0).float()  # however small: double precision holds it
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    layers=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    grid_hw=st.tuples(st.integers(2, 7), st.integers(2, 7)),
+    count=st.integers(1, 20),
+    background=st.integers(0, 6),
+)
+def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_hw, count, background):
+    clip = random_clip(seed=seed, layers=layers, heads=heads)
+    pixels = torch.randn(1, 3, 8 * grid_hw[0], 8 * grid_hw[1], generator=torch.Generator().manual_seed(seed))
+    grounds = tuple(f"ground {i}" for i in range(background))
+    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=grounds))
+    asked = texts(count)
+    memory = proposer.look(pixels, asked)
+    ours = proposer(memory, asked, 0).cams
+    slow = slow_cams(clip, memory.view, clip.encode_texts(asked), memory.background)
+    assert (ours - slow).abs().max() <= 1e-5
+
+
+def test_more_texts_than_clip_is_wide_take_one_pull_back_per_dimension(monkeypatch):
+    clip = random_clip(width=16)
+    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",)))
+    asked = texts(40)
+    memory = proposer.look(torch.randn(1, 3, 32, 40), asked)
+    rows = []
+    original = clip.pull_back
+
+    def counted(view, directions):
+        rows.append(len(directions))
+        return original(view, directions)
+
+    monkeypatch.setattr(clip, "pull_back", counted)
+    many = proposer(memory, asked, 0).cams
+    assert rows == [16]
+    slow = slow_cams(clip, memory.view, clip.encode_texts(asked), memory.background)
+    torch.testing.assert_close(many, slow, atol=1e-5, rtol=0)
+
+
+def test_a_later_step_needs_no_further_pass(monkeypatch):
+    clip = random_clip()
+    clip.logit_scale = 5.0  # so that every text has a share worth losing
+    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",)))
+    memory = proposer.look(torch.randn(1, 3, 32, 32), texts(5))
+    first = proposer(memory, texts(5), 0)
+    monkeypatch.setattr(clip, "pull_back", lambda *_: pytest.fail("a later step pulled gradients back again"))
+    monkeypatch.setattr(clip, "view_patches", lambda *_, **__: pytest.fail("a later step looked again"))
+    second = proposer(memory, texts(5)[:3], 1)
+    assert second.cams.shape[0] == 3
+    assert not torch.equal(first.cams[:3], second.cams)  # fewer texts share the softmax
+
+
+def test_dropping_a_text_equals_never_having_asked_for_it():
+    clip = random_clip()
+    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",), affinity_layers=2))
+    pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    memory = proposer.look(pixels, texts(6))
+    proposer(memory, texts(6), 0)
+    later = proposer(memory, texts(6)[:2], 1).maps
+    fresh = proposer(proposer.look(pixels, texts(2)), texts(6)[:2], 1).maps
+    torch.testing.assert_close(later, fresh, atol=1e-5, rtol=0)
+
+
+def test_alone_against_the_background_a_text_scales_one_map():
+    """In referring mode the softmax of two falls to the scaling: the slow definition, text by text, agrees."""
+    clip = random_clip()
+    proposer = Proposer(clip, clip.encode_texts, rules(mode="referring", background_texts=("ground", "sky")))
+    memory = proposer.look(torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
+    ours = proposer(memory, texts(4), 0).cams
+    for i, text in enumerate(texts(4)):
+        slow = slow_cams(clip, memory.view, clip.encode_texts([text]), memory.background)
+        torch.testing.assert_close(ours[i], slow[0], atol=1e-5, rtol=0)
+
+
+def test_a_dark_map_is_redone_without_background_if_the_setting_says_so():
+    slopes = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])  # both below the background everywhere
+    logits = torch.zeros(2)
+    assert contrast(slopes, logits, torch.tensor(3.0)).amax() == 0
+    assert contrast(slopes, logits, torch.tensor(-torch.inf)).amax(1).min() > 0
+
+
+def test_weights_of_a_certain_text_keep_their_digits():
+    """1 - p is 1e-11 here: in single precision it would be zero, and the map with it."""
+    slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    maps = contrast(slopes, torch.tensor([25.0, 0.0]), torch.tensor(-torch.inf))
+    assert maps[0, 0] == pytest.approx(np.exp(-25.0), rel=1e-5)
+
+
+@given(seed=st.integers(0, 1000), patches=st.integers(1, 30))
+@settings(max_examples=20, deadline=None)
+def test_spreading_equals_the_squared_matrix(seed, patches):
+    generator = torch.Generator().manual_seed(seed)
+    attention = torch.rand(patches, patches, generator=generator) + 1e-3
+    affinity = normalise_affinity(attention)
+    torch.testing.assert_close(affinity, affinity.T)
+    maps = torch.rand(3, patches, generator=generator)
+    torch.testing.assert_close(spread(affinity, maps), maps @ (affinity @ affinity).T)
+
+
+def test_normalising_leaves_the_attention_as_it_was():
+    attention = torch.rand(4, 4)
+    before = attention.clone()
+    normalise_affinity(attention)
+    assert torch.equal(attention, before)
+
+
+def test_boxes_hold_every_component_above_the_threshold():
+    cam = torch.zeros(1, 6, 8)
+    cam[0, 1, 1] = cam[0, 2, 2] = 1.0  # joined at a corner: one component
+    cam[0, 5, 7] = 0.5
+    cam[0, 0, 7] = 0.39
+    boxes = box_masks(cam, 0.4, clamp=False)[0]
+    expected = torch.zeros(6, 8)
+    expected[1:3, 1:3] = 1
+    expected[5, 7] = 1
+    assert torch.equal(boxes, expected)
+
+
+def test_clamped_boxes_leave_out_the_last_row_and_column():
+    boxes = components_box_mask(np.ones((4, 5), dtype=np.uint8), clamp=True)
+    assert boxes[:3, :4].all()
+    assert not boxes[3].any()
+    assert not boxes[:, 4].any()
+
+
+def test_dense_maps_are_the_chances_of_each_patch():
+    clip = random_clip()
+    proposer = Proposer(clip, clip.encode_texts, rules(proposals="dense", background_texts=("ground", "sky")))
+    memory = proposer.look(torch.randn(1, 3, 32, 40), texts(3))
+    candidates = clip.encode_texts([*texts(3), "ground", "sky"])
+    chances = torch.softmax(clip.logit_scale * memory.view.patches @ candidates.T, dim=1).T[:3]
+    torch.testing.assert_close(
+        proposer(memory, texts(3), 0).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_background_texts_that_are_asked_for_are_left_out_on_demand():
+    clip = random_clip()
+    pixels = torch.randn(1, 3, 32, 32)
+    for drop, left in ((True, 1), (False, 2)):
+        proposer = Proposer(
+            clip, clip.encode_texts, rules(background_texts=("Sky", "ground"), drop_asked_background=drop)
+        )
+        assert len(proposer.look(pixels, ["sky"]).background) == left
+
+
+def test_no_attention_is_kept_where_the_affinity_is_off():
+    clip = random_clip()
+    memory = Proposer(clip, clip.encode_texts, rules()).look(torch.randn(1, 3, 32, 32), ["cat"])
+    assert isinstance(memory, ProposalMemory)
+    assert memory.affinity is None
+    proposal = Proposer(clip, clip.encode_texts, rules(background_texts=("sky",)))(memory, ["cat"], 0)
+    assert torch.equal(proposal.cams, proposal.maps)
