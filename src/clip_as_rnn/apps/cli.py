@@ -27,8 +27,8 @@ from clip_as_rnn.errors import CarError, WeightsError
 
 Parameters = ParamSpec("Parameters")
 
-DEMO_IMAGE = Path(__file__).parents[1] / "assets" / "demo" / "demo.png"
-DEMO_TEXTS = ("cat", "dog", "car", "tree")
+DEMO_IMAGE = Path(__file__).parents[1] / "assets" / "demo" / "park.jpg"  # also in examples/
+DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in the picture
 
 _FORMATS = ("overlay", "labels", "masks", "json")
 _MISTAKE, _NO_WEIGHTS, _INTERRUPTED = 2, 3, 130
@@ -76,10 +76,11 @@ def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, No
     return guarded
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"clip-as-rnn {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
