@@ -167,6 +167,163 @@ _TINY = _variant(
         "model": BUNDLED,
         "classifier": BUNDLED,
         "proposals": "dense",
+        "background_texts": BACKGROUND_RELEASE,
+        "affinity_layers": 0,
+        "mask_threshold": 0.3,
+        "score_threshold": 0.3,
+        "visual_prompts": ("black",),
+        "max_side_px": 320,
+        "crf_bilateral_rgb": 13.0,
+    },
+)
+
+_PAPER = tuple(text for group in BACKGROUND_GROUPS.values() for text in group)
+
+VIT_B16 = "openai/clip-vit-base-patch16"
+VIT_L14 = "openai/clip-vit-large-patch14"
+BUNDLED = "tiny"  # the CLIP in assets/tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig:
+    """All settings of one segmenter. Instances are checked when made and never change.
+
+    Raises:
+        InputError: a value out of its range; the message names the field, the value and the range.
+    """
+
+    # What is looked for
+    mode: Mode = "semantic"  # semantic: texts compete for every pixel; referring: each text stands alone
+    max_side_px: int | None = None  # larger images are shrunk to this before any work; masks return at full size
+
+    # Stage 1: proposals
+    model: str = VIT_B16  # f: a Hugging Face id, a local folder, or "tiny"
+    proposals: Literal["cam", "dense"] = "cam"  # gradient CAM (paper), or patches compared with texts (ours)
+    cam_threshold: float = 0.4  # lambda: the affinity acts inside the boxes of cam > lambda * max
+    background_texts: tuple[str, ...] = BACKGROUND_RELEASE  # b: share the softmax, are never segmented
+    drop_asked_background: bool = False  # leave out background texts that are asked for themselves
+    first_proposal_template: str = ORIGAMI  # how step 1 words a text for f; the release uses "{}"
+    proposal_template: str = ORIGAMI  # how later steps, and always the background texts, are worded
+    affinity_layers: int = 8  # attention of the last so many layers spreads the CAM; 0 is off
+    foreground_fallback: bool = False  # release: a CAM that is zero everywhere is redone without background texts
+    clamp_boxes: bool = False  # release: boxes on 8-bit maps, last row and column never inside
+    side_multiple_px: int | None = None  # sides are rounded up to this; None: the patch. The release always uses 16
+    half_position_embeddings: bool = False  # release: position embeddings rounded to half precision, in f and g
+
+    # Stage 2: the classifier
+    classifier: str = VIT_L14  # g: a Hugging Face id, a local folder, or "tiny"
+    mask_threshold: float = 0.4  # eta: what of a proposal the classifier is shown
+    score_threshold: float = 0.6  # theta: a text below it is dropped
+    visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # marks, always drawn in the order of VISUAL_PROMPTS
+    stuff_visual_prompts: tuple[VisualPrompt, ...] | None = (
+        None  # marks for stuff in data sets that split; None: the same
+    )
+    templates: tuple[str, ...] = PHOTO_TEMPLATES  # how a text is worded for g; none: as proposal_template words it
+    template_ensemble: Literal["feature", "probability"] = (
+        "feature"  # mean feature; release: sum of softmaxes, softmaxed
+    )
+    contrast_texts: tuple[str, ...] = ()  # share the classifier's softmax, so that even a lone text can fail (ours)
+    classifier_skipped_blocks: int = 0  # release: 1, the classifier's last block is left out
+    classifier_view: Literal["crop", "whole"] = "crop"  # centre square of the image (CLIP), or all of it, squeezed
+
+    # The recurrence
+    strict_threshold: bool = False  # keep iff score > theta (release) instead of >= (paper)
+    keep_best: bool = False  # release: where no text passes, the best one stays
+    repeat_first_step: bool = False  # release: step 2 always runs, even if step 1 dropped nothing
+    max_steps: int | None = None  # None: until no text drops (paper); 1: one filter; 0: no filter at all
+
+    # Refinement
+    crf: bool = True
+    crf_iterations: int = 10
+    crf_gaussian_xy: float = 1.0  # standard deviations in pixels and grey levels, weights as in CLIP-ES
+    crf_gaussian_weight: float = 3.0
+    crf_bilateral_xy: float = 67.0
+    crf_bilateral_rgb: float = 3.0
+    crf_bilateral_weight: float = 4.0
+    crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"  # release: BGR minus the mean, wrapped around at 256
+    background_factor: float = 1.0  # exponent of the background's probability, 1 - max of the proposals
+    drop_empty_masks: bool = True  # a text left without a single pixel is not found; the release keeps it
+
+    def __post_init__(self) -> None:
+        """Check ranges, choices and types."""
+        for name in ("cam_threshold", "mask_threshold", "score_threshold"):
+            _require(name, getattr(self, name), low=0.0, high=1.0)
+        for name in ("crf_gaussian_xy", "crf_bilateral_xy", "crf_bilateral_rgb", "background_factor"):
+            _require(name, getattr(self, name), low=1e-6, high=1e6)
+        for name in ("crf_gaussian_weight", "crf_bilateral_weight"):
+            _require(name, getattr(self, name), low=0.0, high=1e6)
+        for name in ("affinity_layers", "classifier_skipped_blocks", "crf_iterations"):
+            _require(name, getattr(self, name), low=0, high=1000)
+        for name, low in (("max_steps", 0), ("max_side_px", 16), ("side_multiple_px", 1)):
+            if getattr(self, name) is not None:
+                _require(name, getattr(self, name), low=low, high=100_000)
+        _check_choices(self)
+        for template in (self.first_proposal_template, self.proposal_template, *self.templates):
+            if template.count("{}") != 1:
+                raise InputError(f"Expected a template with exactly one {{}}, but got {template!r}.")
+
+
+def _require(name: str, value: object, *, low: float, high: float) -> None:
+    """Raise unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"Expected setting `{name}` to be a number from {low} to {high}, but got {value!r}.")
+
+
+def _check_choices(config: SegmenterConfig) -> None:
+    """Raise unless every field with a closed list of values holds one of them."""
+    hints = get_type_hints(SegmenterConfig)
+    for field in fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise InputError(
+                f"Expected setting `{field.name}` to be one of {_listed(get_args(hint))}, but got {value!r}."
+            )
+        if hint is bool and not isinstance(value, bool):
+            raise InputError(f"Expected setting `{field.name}` to be true or false, but got {value!r}.")
+        if get_origin(hint) is tuple and not _is_texts(value):
+            raise InputError(f"Expected setting `{field.name}` to be a tuple of texts, but got {value!r}.")
+    for prompt in (*config.visual_prompts, *(config.stuff_visual_prompts or ())):
+        if prompt not in VISUAL_PROMPTS:
+            raise InputError(f"No visual prompt named {prompt!r}.{_hint(prompt, VISUAL_PROMPTS)}")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) and item.strip() for item in value)
+
+
+def _listed(names: tuple[object, ...] | list[str]) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _hint(name: str, known: tuple[str, ...] | list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{guess} Known: {_listed(list(known))}."
+
+
+def _variant(base: SegmenterConfig, *changes: Mapping[str, Any]) -> SegmenterConfig:
+    """Replace fields; later changes win over earlier ones, and the new instance checks itself."""
+    merged: dict[str, Any] = {}
+    for change in changes:
+        merged.update(change)
+    return replace(base, **merged)
+
+
+_DEFAULT = SegmenterConfig(
+    max_side_px=640,
+    background_texts=BACKGROUND_PAPER,
+    drop_asked_background=True,
+    contrast_texts=BACKGROUND_RELEASE,
+    score_threshold=0.4,
+    classifier_view="whole",
+)
+
+_TINY = _variant(
+    _DEFAULT,
+    {
+        "model": BUNDLED,
+        "classifier": BUNDLED,
+        "proposals": "dense",
         "affinity_layers": 2,
         "visual_prompts": ("blur",),
         "max_side_px": 320,
