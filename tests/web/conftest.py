@@ -9,10 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
 from servers import CHROMIUM, FLAGS, Server, serving
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "park.jpg"
 REQUIRED = os.environ.get("CAR_WEB_TESTS") == "required"
 
 
@@ -45,14 +43,14 @@ def browser() -> Iterator[object]:
 def visit(browser: object) -> Iterator[Callable[..., object]]:
     """Open the page as somebody new, at a size in pixels."""
     from playwright.sync_api import Browser
-
-    from visitor import Visitor
+    from visitor import PATIENCE_MS, Visitor
 
     assert isinstance(browser, Browser)
     contexts = []
 
     def opened(server: Server, *, width: int = 1280, height: int = 900) -> Visitor:
         context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         return Visitor(context.new_page()).open(server.url)
 

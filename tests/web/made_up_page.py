@@ -1,74 +1,22 @@
-"""The page on made-up stages, as a program of its own: masks are discs, `ghost` is never there, `slow` takes its time.
+"""The page on made-up stages, as a program of its own. Usage: python made_up_page.py PORT.
 
-Usage: python made_up_page.py PORT. Every stage that runs is a line on stdout.
+With CAR_WEB_PASSWORD set, the user `me` must give it.
 """
 
+import os
 import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import torch
+from made_up_stages import made_up_segmenter
 
 from clip_as_rnn.apps.web.examples import find_examples
 from clip_as_rnn.apps.web.page import create_demo
 from clip_as_rnn.apps.web.serve import Address, listening, own_folder
-from clip_as_rnn.config import SegmenterConfig, find_preset
-from clip_as_rnn.result import Proposal
-from clip_as_rnn.segmenter import Question, Segmenter
-
-PATCHES_HW = (12, 16)
-SLOW_S = 4.0
-
-
-@dataclass(frozen=True)
-class View:
-    """Only the size of an image."""
-
-    size_hw: tuple[int, int]
-
-
-class MadeUpStages:
-    """Discs in a row, one per text asked; the ghost scores 0.1, all others 0.9."""
-
-    def check(self, texts: Sequence[str]) -> None:
-        """Accept everything."""
-
-    def look(self, image: np.ndarray, texts: Sequence[str]) -> View:
-        print("look", *texts, flush=True)
-        return View(image.shape[:2])
-
-    def propose(self, view: View, texts: Sequence[str], step: int) -> Proposal:
-        print("propose", step, flush=True)
-        rows, columns = np.mgrid[: PATCHES_HW[0], : PATCHES_HW[1]]
-        centres = [(i + 0.5) * PATCHES_HW[1] / len(texts) for i in range(len(texts))]
-        discs = [np.clip(1.6 - np.hypot(rows - 6, columns - centre) / 2, 0, 1) for centre in centres]
-        maps = torch.from_numpy(np.stack(discs).astype(np.float32))
-        return Proposal(maps, maps)
-
-    def classify(self, questions: Sequence[Question[View]]) -> list[np.ndarray]:
-        if "slow" in questions[0].texts:
-            time.sleep(SLOW_S)
-        return [np.array([0.1 if text == "ghost" else 0.9 for text in one.texts]) for one in questions]
-
-    def finish(self, view: View, maps: torch.Tensor) -> np.ndarray:
-        print("finish", flush=True)
-        grown = torch.nn.functional.interpolate(maps[None], view.size_hw)[0] if len(maps) else maps
-        return grown.numpy() > 0.5 if len(maps) else np.zeros((0, *view.size_hw), bool)
-
-    def describe(self) -> Mapping[str, str]:
-        return {"model": "made up"}
-
-
-def made_up_segmenter(config: SegmenterConfig) -> Segmenter[View]:
-    """Make a segmenter whose settings can be replaced."""
-    return Segmenter(MadeUpStages(), config, made_up_segmenter)
-
+from clip_as_rnn.config import find_preset
 
 if __name__ == "__main__":
-    segmenter = made_up_segmenter(find_preset("default"))
-    with own_folder(), listening(create_demo(segmenter, examples=find_examples()), Address(port=int(sys.argv[1]))):
-        print("listening", flush=True)
+    password = os.environ.get("CAR_WEB_PASSWORD")
+    address = Address(port=int(sys.argv[1]), user="me" if password else None, password=password)
+    demo = create_demo(made_up_segmenter(find_preset("default")), examples=find_examples())
+    with own_folder(), listening(demo, address):
         threading.Event().wait()

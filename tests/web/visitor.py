@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, Page, Request, expect
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Visitor:
 
     @property
     def tags(self) -> list[str]:
-        return [text.removesuffix("×").strip() for text in self.page.locator("#texts li").all_inner_texts()]
+        return [text.split("\u00d7")[0].strip() for text in self.page.locator("#texts li").all_inner_texts()]
 
     @property
     def rows(self) -> list[str]:

@@ -147,5 +147,7 @@ def _summary(segmentation: Segmentation, notes: Sequence[str]) -> str:
     found, asked = len(segmentation.texts), len(segmentation.queries)
     steps = len(segmentation.trace.steps) if segmentation.trace else 0
     turns = "1 step" if steps == 1 else f"{steps} steps"
-    outcome = f"Found {found} of {asked} texts" if asked > 1 else ("Found the text" if found else "Text not found")
+    outcome = (
+        f"Found {found or 'none'} of {asked} texts" if asked > 1 else ("Found the text" if found else "Text not found")
+    )
     return " ".join((f"{outcome} in {turns}.", *notes))

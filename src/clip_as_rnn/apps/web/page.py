@@ -14,7 +14,7 @@ from clip_as_rnn.apps.web.answer import Answer, Asked, answer
 from clip_as_rnn.apps.web.controls import CONTROLS, MODES, Control, offered_presets
 from clip_as_rnn.apps.web.examples import Example
 from clip_as_rnn.apps.web.files import VisitorFiles, open_picture
-from clip_as_rnn.apps.web.watching import Workers
+from clip_as_rnn.apps.web.watching import StoppedError, Workers
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import CarError, InputError
 from clip_as_rnn.segmenter import Segmenter, View
@@ -209,8 +209,13 @@ class _Desk:
             work = partial(answer, asked, self.segmenter, self.presets, new_folder)
             async for news in self.workers.run(session, work):
                 yield {status: parts.status_line(news)} if isinstance(news, str) else self.outputs.filled(news)
+        except StoppedError:
+            return  # the visitor has left
         except CarError as error:
             yield {status: parts.status_line(str(error), "error")}
+        except Exception:  # a bug: the visitor is told that there is one, and the log shows it
+            yield {status: parts.status_line("Something went wrong inside; the server's log says what.", "error")}
+            raise
 
     def admit(self, request: gr.Request, upload: dict[str, Any] | None) -> tuple[Any, Any]:
         """Look at a picture as soon as it is chosen; one that cannot be used is taken out again, and why is said."""

@@ -1,0 +1,21 @@
+"""Starting the page: what is refused before anything is loaded."""
+
+import pytest
+
+from clip_as_rnn.apps.web import command
+from clip_as_rnn.errors import DependencyError, InputError
+
+
+def test_a_user_needs_a_password_and_a_password_a_user():
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    from clip_as_rnn.apps.web.serve import Address
+
+    for given in ({"user": "me"}, {"password": "open sesame"}):
+        with pytest.raises(InputError, match="Expected a user and a password, but got only one"):
+            Address(**given)
+
+
+def test_without_gradio_the_command_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"pip install 'clip-as-rnn\[web\]'"):
+        command.web(preset="tiny")
