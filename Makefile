@@ -4,13 +4,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test check format bench bench-crf clean
+.PHONY: demo test test-web check format bench bench-crf ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
 
 test: .venv/.dev  ## the default tests: no network, no GPU
 	$(BIN)/python -m pytest
+
+test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
+	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web
 
 check: .venv/.dev  ## what CI runs: format, lint, import contracts, types, tests
 	$(BIN)/ruff format --check $(SOURCES)
@@ -29,6 +32,10 @@ bench: .venv/.dev  ## seconds per stage against the encoders alone, float32 and 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf
 
+ablation: .venv/.runtime  ## what each part gives, on the scenes; hours on two cores
+	$(BIN)/car evaluate scenes --preset tiny -o out/ablation \
+		--ablate recurrence,proposals,background,prompts,prompt-pairs,crf,thresholds,contrast,semantics
+
 clean:
 	rm -rf .venv build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -42,3 +49,7 @@ clean:
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	touch .venv/.runtime $@
+
+.venv/.web: .venv/.dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,web,browser]'
+	touch $@
