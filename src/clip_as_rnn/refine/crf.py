@@ -30,7 +30,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.refine import lattice_cpu, lattice_torch, mean_field_cpu, mean_field_torch
 from clip_as_rnn.refine.team import Team
 
-Image: TypeAlias = npt.NDArray[np.uint8] | Tensor
+Image: TypeAlias = npt.NDArray[Any] | Tensor  # uint8 is checked where it comes in
 Array = TypeVar("Array", npt.NDArray[Any], Tensor)
 
 SMALLEST_PROBABILITY = 1e-5  # what a probability of 0 counts as

@@ -5,6 +5,7 @@ Deterministic: every number is a sum in one fixed order, whatever the number of 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import unwrap
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, TypeAlias, TypeVar, cast
 
@@ -31,10 +32,11 @@ def compiled(function: Function) -> Function:
 
     Where neither the package's folder nor the user's cache can be written, the code lives as long as the process.
     """
+    plain = unwrap(function)  # without what an import hook may have put around it, such as a type checker
     try:
-        return cast(Function, numba.njit(cache=True, nogil=True)(function))
+        return cast(Function, numba.njit(cache=True, nogil=True)(plain))
     except RuntimeError:  # numba found no folder for its cache
-        return cast(Function, numba.njit(nogil=True)(function))
+        return cast(Function, numba.njit(nogil=True)(plain))
 
 
 class Simplices(NamedTuple):
