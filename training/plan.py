@@ -26,8 +26,8 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 1_080_000
-    cooldown_images: int = 380_000
+    total_images: int = 940_000
+    cooldown_images: int = 440_000
     warmup_images: int = 12_000
     peak_rate: float = 1.2e-3
     floor_rate: float = 2e-5
