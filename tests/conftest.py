@@ -1,4 +1,4 @@
-"""What holds in every test: shapes are checked, there is no network, and nothing is written outside of pytest's folder."""
+"""What holds in every test: shapes are checked, there is no network, and files are written to pytest's folder only."""
 
 import os
 import socket
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+MODULES = sorted(path.stem for path in (Path(__file__).parents[1] / "src" / "clip_as_rnn").iterdir())
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the Hub's client is imported
-install_import_hook("clip_as_rnn", "beartype.beartype")  # shapes and types of every call, in the tests only
+# Shapes and types of every call are checked, in the tests only; settings refuse wrong types themselves, in a sentence.
+install_import_hook([f"clip_as_rnn.{name}" for name in MODULES if name != "config"], "type_checker.check")
 
 GOLDEN = Path(__file__).parent / "golden"
 _LOCAL = ("127.0.0.1", "::1", "localhost")

@@ -9,7 +9,6 @@ import pytest
 from clip_as_rnn.build import load_segmenter
 from clip_as_rnn.refine.finishing import wrap_colours
 
-
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -92,9 +92,8 @@ def choose_dtype(dtype: str, device: torch.device, source: str) -> torch.dtype:
         return torch.float32  # small, and its published numbers should not depend on the processor
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    has_bf16 = device.type == "cpu" and any(
-        torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16")
-    )
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # absent from older torch
+    has_bf16 = device.type == "cpu" and any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return torch.bfloat16 if has_bf16 else torch.float32
 
 

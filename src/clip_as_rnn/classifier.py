@@ -62,13 +62,17 @@ class JudgingRules:
     half_position_embeddings: bool
 
 
-def ensemble_features(images: Features, texts: Float[Tensor, "t n d"], scale: float) -> Float[Tensor, "m n"]:
+def ensemble_features(
+    images: Float[Tensor, "m d"], texts: Float[Tensor, "t n d"], scale: float
+) -> Float[Tensor, "m n"]:
     """Softmax over texts of the cosine to each text's mean feature over its templates."""
     means = torch.nn.functional.normalize(texts.mean(0), dim=1)
     return torch.softmax(scale * images @ means.T, dim=1)
 
 
-def ensemble_probabilities(images: Features, texts: Float[Tensor, "t n d"], scale: float) -> Float[Tensor, "m n"]:
+def ensemble_probabilities(
+    images: Float[Tensor, "m d"], texts: Float[Tensor, "t n d"], scale: float
+) -> Float[Tensor, "m n"]:
     """Softmax over texts of the sum over templates of each template's softmax, as the authors' release scores."""
     chances = torch.softmax(scale * images @ texts.transpose(1, 2), dim=2)  # t m n
     return torch.softmax(chances.sum(0), dim=1)
@@ -135,20 +139,23 @@ class Classifier:
             memory, queued = exhibit.memory, set(exhibit.memory.features)
             for patch_map in exhibit.maps:
                 mask = shown_mask(patch_map, memory.marked.inside.shape[:2], rules.mask_threshold)
-                digest = blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
+                digest = b"" if mask is None else blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
                 rows.append(digest)
                 if digest not in queued:
                     queued.add(digest)
-                    shown = memory.marked.show(mask) if mask.any() else memory.marked.inside
+                    shown = memory.marked.inside if mask is None else memory.marked.show(mask)
                     yield memory, digest, square_image(shown, side_px, rules.classifier_view)
 
 
-def shown_mask(patch_map: Float[Tensor, "gh gw"], size_hw: tuple[int, int], threshold: float) -> Bool[ndarray, "h w"]:
-    """Binarise one proposal at pixel size; one that hardly exists (a sum of at most one pixel) is empty."""
+def shown_mask(
+    patch_map: Float[Tensor, "gh gw"], size_hw: tuple[int, int], threshold: float
+) -> Bool[ndarray, "h w"] | None:
+    """Binarise one proposal at pixel size; None where there is hardly one, its sum being at most one pixel.
+
+    Without a proposal the image is shown as it is; one that nowhere exceeds the threshold puts all of it outside.
+    """
     grown = grow_maps(patch_map[None], size_hw)[0]
-    if float(grown.sum()) <= 1:
-        return np.zeros(size_hw, dtype=bool)
-    return (grown > threshold).numpy()
+    return None if float(grown.sum()) <= 1 else (grown > threshold).numpy()
 
 
 def _in_batches(

@@ -7,6 +7,7 @@ release differs from the paper say so; `docs/official.md` lists them all. Import
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clip_as_rnn.errors import InputError
@@ -100,7 +101,7 @@ class SegmenterConfig:
         for name, low in (("max_steps", 0), ("max_side_px", 16), ("side_multiple_px", 1)):
             if getattr(self, name) is not None:
                 _require(name, getattr(self, name), low=low, high=100_000)
-        _check_choices(self)
+        _check_kinds(self)
         for template in (self.first_proposal_template, self.proposal_template, *self.templates):
             if template.count("{}") != 1:
                 raise InputError(f"Expected a template with exactly one {{}}, but got {template!r}.")
@@ -112,22 +113,30 @@ def _require(name: str, value: object, *, low: float, high: float) -> None:
         raise InputError(f"Expected setting `{name}` to be a number from {low} to {high}, but got {value!r}.")
 
 
-def _check_choices(config: SegmenterConfig) -> None:
-    """Raise unless every field with a closed list of values holds one of them."""
+def _check_kinds(config: SegmenterConfig) -> None:
+    """Raise unless every field holds a value of its kind, and those with a closed list of values one of them."""
     hints = get_type_hints(SegmenterConfig)
     for field in fields(config):
         value, hint = getattr(config, field.name), hints[field.name]
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise InputError(
-                f"Expected setting `{field.name}` to be one of {_listed(get_args(hint))}, but got {value!r}."
-            )
-        if hint is bool and not isinstance(value, bool):
-            raise InputError(f"Expected setting `{field.name}` to be true or false, but got {value!r}.")
-        if get_origin(hint) is tuple and not _is_texts(value):
-            raise InputError(f"Expected setting `{field.name}` to be a tuple of texts, but got {value!r}.")
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if value is None and NoneType in kinds:
+            continue
+        wanted = _unless_right(value, kinds[0])
+        if wanted:
+            raise InputError(f"Expected setting `{field.name}` to be {wanted}, but got {value!r}.")
     for prompt in (*config.visual_prompts, *(config.stuff_visual_prompts or ())):
         if prompt not in VISUAL_PROMPTS:
             raise InputError(f"No visual prompt named {prompt!r}.{_hint(prompt, VISUAL_PROMPTS)}")
+
+
+def _unless_right(value: object, kind: object) -> str | None:
+    """Say what a value of this kind would be, unless `value` is one."""
+    if get_origin(kind) is Literal:
+        return None if value in get_args(kind) else f"one of {_listed(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return None if _is_texts(value) else "a tuple of texts"
+    wanted = {bool: "true or false", int: "a whole number", str: "a text"}
+    return wanted[kind] if kind in (bool, int, str) and not isinstance(value, kind) else None
 
 
 def _is_texts(value: object) -> bool:

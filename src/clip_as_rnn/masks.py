@@ -9,20 +9,17 @@ from torch import Tensor
 
 from clip_as_rnn.shapes import PatchMaps, SoftMasks
 
-TINY = 1e-15  # keeps an all-zero map zero without touching any other
-
-
 def min_max_scale(maps: PatchMaps) -> PatchMaps:
     """Stretch every map to [0, 1]; a constant map becomes zero."""
-    low = maps.amin(dim=(1, 2), keepdim=True)
-    shifted = maps - low
-    return shifted / (shifted.amax(dim=(1, 2), keepdim=True) + TINY)
+    shifted = maps - maps.amin(dim=(1, 2), keepdim=True)
+    peaks = shifted.amax(dim=(1, 2), keepdim=True)
+    return shifted / peaks.where(peaks > 0, 1.0)
 
 
 def grow_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
     """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing); on the CPU."""
     grown = torch.empty(len(maps), *size_hw)
-    for row, patch_map in zip(grown.numpy(), maps.cpu().numpy(), strict=True):
+    for row, patch_map in zip(grown.numpy(), maps.float().cpu().numpy(), strict=True):
         cv2.resize(patch_map, size_hw[::-1], dst=row, interpolation=cv2.INTER_LINEAR)
     return grown
 

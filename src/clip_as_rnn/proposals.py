@@ -31,6 +31,7 @@ from clip_as_rnn.shapes import Features, PatchMaps, Pixels
 Affinity = Float[Tensor, "p p"]
 _SINKHORN_ROUNDS = 3
 _LOWERING = 0.1
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +86,7 @@ def contrast(
     """
     chances = torch.softmax(torch.cat([logits, background[None]]).double(), dim=0)[:-1]
     weights = torch.eye(len(logits), dtype=torch.float64) - chances[None, :]
-    return (weights @ slopes.double()).clamp(min=0).float()
+    return (weights @ slopes.double()).clamp(min=0)
 
 
 def normalise_affinity(attention: Affinity) -> Affinity:
@@ -98,8 +99,19 @@ def normalise_affinity(attention: Affinity) -> Affinity:
 
 
 def spread(affinity: Affinity, maps: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
-    """Apply the squared affinity, as two products with the maps and never as a matrix."""
-    return (affinity @ (affinity @ maps.T.to(affinity.device))).T.to(maps.device)
+    """Apply the squared affinity, as two products with the maps and never as a matrix.
+
+    In float64: a spread map is nearly constant, and scaling it to [0, 1] brings its last digits forward.
+    """
+    once = _multiply_exactly(affinity, maps.T)
+    return _multiply_exactly(affinity, once).T.float().to(maps.device)
+
+
+def _multiply_exactly(affinity: Affinity, columns: Float[Tensor, "p n"]) -> Float[Tensor, "p n"]:
+    """Multiply in float64, a block of rows at a time; on the CPU where the device, as Apple's, has no float64."""
+    columns = columns.to(affinity.device if affinity.is_cuda else "cpu", torch.float64)
+    starts = range(0, len(affinity), _ROWS_AT_ONCE)
+    return torch.cat([affinity[i : i + _ROWS_AT_ONCE].to(columns) @ columns for i in starts])
 
 
 def box_masks(cams: PatchMaps, threshold: float, *, clamp: bool) -> PatchMaps:
@@ -152,7 +164,7 @@ class Proposer:
         worded = word(rules.first_proposal_template if step == 0 else rules.proposal_template, texts)
         measure = self._gradient_maps if rules.proposals == "cam" else self._dense_maps
         raw = measure(memory, worded)
-        cams = min_max_scale(raw.reshape(len(texts), *memory.view.grid_hw))
+        cams = min_max_scale(raw.reshape(len(texts), *memory.view.grid_hw)).float()
         if memory.affinity is None:
             return Proposal(cams, cams)
         boxed = cams * box_masks(cams, rules.cam_threshold, clamp=rules.clamp_boxes)

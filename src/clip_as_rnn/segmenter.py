@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from clip_as_rnn.result import Proposal, Rejection, Segmentation, Step, Trace
 from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, Scores
 
 
+@runtime_checkable
 class SizedView(Protocol):
     """An image as the stages want it; made per call and gone with it."""
 
@@ -39,6 +40,7 @@ class Question(Generic[View]):
     texts: tuple[str, ...]
 
 
+@runtime_checkable
 class Stages(Protocol[View]):
     """What a segmenter is made of. Stages hold what was loaded, and nothing of any image."""
 

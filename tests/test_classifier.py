@@ -1,0 +1,180 @@
+"""Stage 2 against slow definitions, and how little it encodes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from clip_as_rnn.classifier import (
+    Classifier,
+    Exhibit,
+    JudgingRules,
+    ensemble_features,
+    ensemble_probabilities,
+    shown_mask,
+)
+from clip_as_rnn.marks import prepare_marks
+from clip_as_rnn.masks import grow_maps
+from clip_as_rnn.preparation import normalise, square_image
+from random_clip import random_clip
+
+RULES = JudgingRules(
+    mask_threshold=0.5,
+    visual_prompts=("blur", "circle"),
+    templates=("a photo of a {}.", "a large {}"),
+    template_ensemble="feature",
+    contrast_texts=(),
+    classifier_skipped_blocks=0,
+    classifier_view="crop",
+    half_position_embeddings=False,
+)
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    clip = random_clip(seed=3)
+    clip.logit_scale = 10.0  # so that no score is all but 0 or 1
+    return clip
+
+
+@pytest.fixture
+def encoded(clip, monkeypatch):
+    """Record the number of images of every pass."""
+    batches, original = [], clip.encode_images
+
+    def counted(pixels, **settings):
+        batches.append(len(pixels))
+        return original(pixels, **settings)
+
+    monkeypatch.setattr(clip, "encode_images", counted)
+    return batches
+
+
+def maps_of(count, seed=0):
+    return torch.rand(count, 6, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def judge(clip, texts, maps, image=IMAGE, **changes):
+    classifier = Classifier(clip, clip.encode_texts, replace(RULES, **changes))
+    (scores,) = classifier([Exhibit(classifier.look(image), maps, tuple(texts))])
+    return scores
+
+
+def slow_scores(clip, texts, maps, rules):
+    """Mark, encode and compare one text at a time, one template at a time."""
+    scores = []
+    for i, one in enumerate(maps):
+        mask = (grow_maps(one[None], IMAGE.shape[:2])[0] > rules.mask_threshold).numpy()
+        marked = prepare_marks(IMAGE, rules.visual_prompts).show(mask)
+        pixels = normalise([square_image(marked, 32, rules.classifier_view)], clip.preparation)
+        image = clip.encode_images(pixels, skipped_blocks=rules.classifier_skipped_blocks)[0]
+        if rules.template_ensemble == "feature":
+            means = [sum(clip.encode_texts([t.format(text)])[0] for t in rules.templates) for text in texts]
+            logits = [clip.logit_scale * float(image @ mean / mean.norm()) for mean in means]
+        else:
+            logits = [0.0] * len(texts)
+            for template in rules.templates:
+                cosines = [float(image @ clip.encode_texts([template.format(text)])[0]) for text in texts]
+                powers = np.exp(clip.logit_scale * np.array(cosines))
+                logits = [total + share for total, share in zip(logits, powers / powers.sum(), strict=True)]
+        powers = np.exp(np.array(logits))
+        scores.append(powers[i] / powers.sum())
+    return scores
+
+
+@pytest.mark.parametrize("view", ["crop", "whole"])
+@pytest.mark.parametrize("skipped", [0, 1])
+@pytest.mark.parametrize("ensemble", ["feature", "probability"])
+def test_scores_are_those_of_the_slow_definition(clip, ensemble, skipped, view):
+    changes = {"template_ensemble": ensemble, "classifier_skipped_blocks": skipped, "classifier_view": view}
+    texts = ["cat", "red car", "sky"]
+    expected = slow_scores(clip, texts, maps_of(3), replace(RULES, **changes))
+    np.testing.assert_allclose(judge(clip, texts, maps_of(3), **changes), expected, atol=1e-5)
+
+
+def test_one_template_makes_the_feature_ensemble_a_plain_softmax():
+    images = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    texts = torch.nn.functional.normalize(torch.randn(1, 3, 8), dim=2)
+    plain = torch.softmax(5.0 * images @ texts[0].T, dim=1)
+    torch.testing.assert_close(ensemble_features(images, texts, 5.0), plain)
+
+
+@pytest.mark.parametrize("ensemble", [ensemble_features, ensemble_probabilities])
+def test_scores_of_an_image_sum_to_one_over_the_texts(ensemble):
+    images = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    texts = torch.nn.functional.normalize(torch.randn(15, 7, 8), dim=2)
+    torch.testing.assert_close(ensemble(images, texts, 100.0).sum(1), torch.ones(4))
+
+
+def test_a_lone_text_always_scores_one(clip):
+    assert judge(clip, ["cat"], maps_of(1)) == pytest.approx([1.0])
+
+
+def test_contrast_texts_let_a_lone_text_fail(clip):
+    (score,) = judge(clip, ["cat"], maps_of(1), contrast_texts=("sky", "wall", "sea"))
+    with_company = slow_scores(clip, ["cat", "sky", "wall", "sea"], maps_of(1), RULES)[0]
+    assert score == pytest.approx(with_company, abs=1e-5)
+    assert score < 1
+
+
+def test_a_text_is_not_contrasted_with_itself(clip):
+    alone = judge(clip, ["Sky", "cat"], maps_of(2))
+    np.testing.assert_array_equal(judge(clip, ["Sky", "cat"], maps_of(2), contrast_texts=("sky",)), alone)
+
+
+def test_identical_marked_images_are_encoded_once(clip, encoded):
+    same = maps_of(1).expand(5, 6, 8)
+    scores = judge(clip, list("abcde"), same)
+    assert encoded == [1]
+    assert scores.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_texts_without_a_proposal_share_the_image_as_it_is(clip, encoded):
+    scores = judge(clip, ["a", "b"], torch.zeros(2, 6, 8), visual_prompts=("black",))
+    assert encoded == [1]
+    np.testing.assert_allclose(scores, judge(clip, ["a", "b"], torch.zeros(2, 6, 8), visual_prompts=()), atol=1e-6)
+
+
+def test_a_later_step_encodes_only_what_it_has_not_seen(clip, encoded):
+    classifier = Classifier(clip, clip.encode_texts, RULES)
+    memory = classifier.look(IMAGE)
+    classifier([Exhibit(memory, maps_of(4), tuple("abcd"))])
+    classifier([Exhibit(memory, torch.cat([maps_of(4)[:2], maps_of(1, seed=9)]), tuple("abc"))])
+    assert encoded == [4, 1]
+
+
+def test_another_image_shares_nothing_but_the_pass(clip, encoded):
+    classifier = Classifier(clip, clip.encode_texts, RULES)
+    exhibits = [Exhibit(classifier.look(image), maps_of(2), ("a", "b")) for image in (IMAGE, 255 - IMAGE)]
+    together = classifier(exhibits)
+    assert encoded == [4]
+    for scores, image in zip(together, (IMAGE, 255 - IMAGE), strict=True):
+        np.testing.assert_allclose(scores, judge(clip, ["a", "b"], maps_of(2), image=image), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [7, 8, 9, 16, 17])
+def test_no_image_is_lost_at_the_edge_of_a_batch(clip, encoded, count):
+    texts = [f"thing {i}" for i in range(count)]
+    scores = judge(clip, texts, maps_of(count))
+    assert encoded == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
+    np.testing.assert_allclose(scores, slow_scores(clip, texts, maps_of(count), RULES), atol=1e-5)
+
+
+def test_a_proposal_of_one_pixel_in_sum_is_none():
+    assert shown_mask(torch.full((1, 1), 0.01), (10, 10), 0.0) is None
+    assert shown_mask(torch.full((1, 1), 0.011), (10, 10), 0.0).all()
+
+
+def test_a_proposal_below_the_threshold_is_an_empty_mask():
+    """The release shows all of the image as outside then, blurred or black, not as it is."""
+    mask = shown_mask(torch.full((2, 2), 0.4), (10, 10), 0.4)
+    assert mask is not None
+    assert not mask.any()
+
+
+def test_an_empty_mask_and_no_proposal_are_shown_differently(clip, encoded):
+    maps = torch.stack([torch.zeros(6, 8), torch.full((6, 8), 0.3)])
+    judge(clip, ["a", "b"], maps, visual_prompts=("black",))
+    assert encoded == [2]

@@ -1,0 +1,142 @@
+"""The cache of text features: what it saves, what it survives, and that it never changes a result."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clip_as_rnn.text_features import TextFeatures, cache_file
+from random_clip import random_clip
+
+TESTS = Path(__file__).parent
+TEXTS = ["cat", "dog", "a red car"]
+PROGRAM = """
+import sys
+from pathlib import Path
+from clip_as_rnn.text_features import TextFeatures
+from random_clip import random_clip
+clip = random_clip()
+read = []
+original = clip.encode_texts
+clip.encode_texts = lambda texts: (read.extend(texts), original(texts))[1]
+features = TextFeatures(clip, Path(sys.argv[1]))(sys.argv[2:])
+print(len(read), features.double().sum().item())
+"""
+
+
+def in_another_process(file, *texts):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(file), *texts], stdout=subprocess.PIPE, text=True, cwd=TESTS
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_clip()
+
+
+@pytest.fixture
+def clip(model, monkeypatch):
+    """Record the texts that CLIP really reads."""
+    read, original = [], model.encode_texts
+
+    def counted(texts):
+        read.extend(texts)
+        return original(texts)
+
+    monkeypatch.setattr(model, "encode_texts", counted)
+    model.read = read
+    return model
+
+
+def test_features_are_clips_own(clip):
+    torch.testing.assert_close(TextFeatures(clip)(TEXTS), clip.encode_texts(TEXTS))
+
+
+def test_a_text_is_read_once_in_a_run(clip):
+    features = TextFeatures(clip)
+    first = features(["cat", "dog", "cat"])
+    again = features(["dog", "cat"])
+    assert clip.read == ["cat", "dog"]
+    assert torch.equal(again, first[[1, 0]])
+    assert torch.equal(first[0], first[2])
+
+
+def test_a_text_is_read_once_from_run_to_run(clip, tmp_path):
+    first = TextFeatures(clip, tmp_path / "texts.sqlite")(TEXTS)
+    again = TextFeatures(clip, tmp_path / "texts.sqlite")([*TEXTS, "new"])
+    assert clip.read == [*TEXTS, "new"]
+    assert torch.equal(again[:3], first)
+
+
+def test_a_thousand_texts_come_back_from_the_disk(clip, tmp_path):
+    texts = [f"{i} cats" for i in range(1000)]
+    first = TextFeatures(clip, tmp_path / "texts.sqlite")(texts)
+    clip.read.clear()
+    assert torch.equal(TextFeatures(clip, tmp_path / "texts.sqlite")(texts[::-1]), first.flip(0))
+    assert clip.read == []
+
+
+def test_two_processes_share_one_cache(tmp_path):
+    file = tmp_path / "texts.sqlite"
+    at_once = [in_another_process(file, *texts) for texts in (TEXTS, [*TEXTS[::-1], "new"])]
+    answers = [process.communicate()[0].split() for process in at_once]
+    assert [process.returncode for process in at_once] == [0, 0]
+    read, total = in_another_process(file, *TEXTS, "new").communicate()[0].split()
+    assert read == "0"
+    assert float(total) == pytest.approx(float(answers[1][1]), abs=1e-5)
+
+
+def test_other_weights_and_other_precisions_are_kept_apart(clip, tmp_path):
+    TextFeatures(clip, tmp_path / "texts.sqlite")(["cat"])
+    other = random_clip(seed=1)
+    torch.testing.assert_close(TextFeatures(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_texts(["cat"]))
+    rough = random_clip(dtype=torch.bfloat16)
+    assert torch.equal(TextFeatures(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_texts(["cat"]))
+
+
+def test_a_corrupt_file_costs_time_only(clip, tmp_path):
+    file = tmp_path / "texts.sqlite"
+    file.write_bytes(b"this is no database" * 100)
+    torch.testing.assert_close(TextFeatures(clip, file)(TEXTS), clip.encode_texts(TEXTS))
+
+
+def test_a_row_of_another_width_is_not_believed(clip, tmp_path):
+    file = tmp_path / "texts.sqlite"
+    wide = random_clip(width=24)  # the same fingerprint by mistake
+    TextFeatures(wide, file)(["cat"])
+    assert TextFeatures(clip, file)(["cat"]).shape == (1, 16)
+    assert clip.read == ["cat"]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(clip, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("no folder", encoding="utf-8")
+    assert TextFeatures(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
+    clip.read.clear()
+    assert TextFeatures(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
+    assert clip.read == TEXTS
+
+
+def test_no_texts_need_no_cache(clip, tmp_path):
+    assert TextFeatures(clip, tmp_path / "texts.sqlite")([]).shape == (0, 16)
+    assert not (tmp_path / "texts.sqlite").exists()
+
+
+def test_the_environment_names_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLIP_AS_RNN_CACHE", str(tmp_path))
+    assert cache_file() == tmp_path / "texts.sqlite"
+
+
+@pytest.mark.parametrize("word", ["off", "OFF"])
+def test_the_cache_can_be_switched_off(monkeypatch, word):
+    monkeypatch.setenv("CLIP_AS_RNN_CACHE", word)
+    assert cache_file() is None
+
+
+def test_without_a_choice_the_usual_cache_folder_is_taken(monkeypatch, tmp_path):
+    monkeypatch.delenv("CLIP_AS_RNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_file() == tmp_path / "clip-as-rnn" / "texts.sqlite"
