@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--present", action="store_true", help="ask only the texts that are there")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     for settings in combinations(arguments.settings):
         segmenter = load_segmenter("tiny", model=arguments.model, classifier=arguments.model, **settings)
         tally = measure(segmenter, arguments.folder, arguments.split, arguments.count, present_only=arguments.present)
