@@ -17,6 +17,6 @@ from clip_as_rnn.config import find_preset
 if __name__ == "__main__":
     password = os.environ.get("CAR_WEB_PASSWORD")
     address = Address(port=int(sys.argv[1]), user="me" if password else None, password=password)
-    demo = create_demo(made_up_segmenter(find_preset("default")), examples=find_examples())
-    with own_folder(), listening(demo, address):
+    segmenter = made_up_segmenter(find_preset("default"))
+    with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address):
         threading.Event().wait()

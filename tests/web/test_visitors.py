@@ -25,8 +25,7 @@ def picture(tmp_path):
 def test_the_page_loads_without_a_way_out(visit, made_up):
     """With every name unresolvable but this machine's, nothing fails, and nothing else was asked for."""
     visitor = visit(made_up)
-    visitor.page.wait_for_load_state("networkidle")
-    visitor.page.wait_for_timeout(1000)
+    visitor.page.wait_for_timeout(3000)  # one connection stays open for good, so the network is never idle
     assert visitor.failures == []
     assert visitor.hosts == {"127.0.0.1"}
 

@@ -204,7 +204,7 @@ class _Desk:
         try:
             if not picture:
                 raise InputError("Please choose a picture first.")
-            asked = Asked(picture=Path(picture), texts=texts, preset=preset, mode=mode, controls=controls)
+            asked = Asked(picture=Path(picture), texts=texts or [], preset=preset, mode=mode, controls=controls)
             new_folder = partial(self.files.new_results, session)
             work = partial(answer, asked, self.segmenter, self.presets, new_folder)
             async for news in self.workers.run(session, work):

@@ -1,6 +1,7 @@
 """Start the page: load the models once, listen, and leave nothing behind."""
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -45,12 +46,13 @@ class Address:
 
 
 def serve(config: SegmenterConfig, address: Address, *, device: str = "auto", dtype: str = "auto") -> None:
-    """Load the models and serve the page until Ctrl-C.
+    """Load the models and serve the page until Ctrl-C or SIGTERM.
 
     Raises:
         InputError: a device or precision that is not there, or an address that is taken.
         WeightsError: weights that cannot be had.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ending it from outside tidies up, too
     say("Loading the models")
     segmenter = build.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
     with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address) as url:
@@ -114,7 +116,7 @@ def _theme() -> gr.themes.Base:
 
 @contextmanager
 def own_folder() -> Iterator[None]:
-    """Keep uploads and results in a folder of this process alone, which goes with it."""
+    """Keep uploads and results of pages made within in a folder of this process alone, which goes with it."""
     with tempfile.TemporaryDirectory(prefix="car-web-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         yield

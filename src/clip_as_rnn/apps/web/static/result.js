@@ -4,7 +4,7 @@ const make = (name, attributes = {}, ...children) => {
   node.append(...children);
   return node;
 };
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => (share < 0.0005 ? "less than 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`);
 const load = (url) =>
   new Promise((resolve, reject) => Object.assign(new Image(), { onload: (event) => resolve(event.target), onerror: reject, src: url }));
 
