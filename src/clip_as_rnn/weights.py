@@ -9,9 +9,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
@@ -46,17 +48,19 @@ def load_clip(source: str | Path, *, device: torch.device, dtype: torch.dtype, c
             f"The model folder '{folder}' holds no {missing}; a CLIPModel folder of Hugging Face has both."
         )
     try:
+        _read_json(folder / "config.json")
         with _quiet_transformers():
-            model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=dtype, local_files_only=True)
+            model, report = CLIPModel.from_pretrained(
+                folder, use_safetensors=True, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
             tokenizer = _load_tokenizer(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"The model in '{folder}' cannot be read: {_first_line(error)}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise WeightsError(f"The weights in '{folder}' are damaged: {_first_line(error)}") from error
-    side_px = int(model.config.vision_config.image_size)
-    return Clip(model.to(device), tokenizer, _read_preparation(folder, side_px), fingerprint(folder))
+        preparation = _read_preparation(folder, int(model.config.vision_config.image_size))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"The model in '{folder}' cannot be read: {_first_line(error)}.") from error
+    if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise WeightsError(f"The model in '{folder}' lacks the weights {missing[0]}{others}.")
+    return Clip(model.to(device), tokenizer, preparation, fingerprint(folder))
 
 
 def find_folder(source: str | Path, *, cache_dir: Path | None = None) -> Path:
@@ -129,9 +133,22 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
 def _read_preparation(folder: Path, side_px: int) -> Preparation:
     """Read mean and deviation from preprocessor_config.json; CLIP's own where the file or a field is missing."""
     path = folder / "preprocessor_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    mean, std = settings.get("image_mean", _CLIP_MEAN), settings.get("image_std", _CLIP_STD)
-    return Preparation(side_px, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    settings = _read_json(path) if path.is_file() else {}
+    red, green, blue = (float(value) for value in settings.get("image_mean", _CLIP_MEAN))
+    red_std, green_std, blue_std = (float(value) for value in settings.get("image_std", _CLIP_STD))
+    return Preparation(side_px, (red, green, blue), (red_std, green_std, blue_std))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        ValueError: it holds something else, or nothing.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
 
 
 @contextmanager
