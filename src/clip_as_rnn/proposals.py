@@ -81,8 +81,8 @@ def contrast(
 ) -> Float[Tensor, "n p"]:
     """Compute relu(S_c - sum_k p_k S_k) for every text, given slopes relative to the background's.
 
-    `background` is the logsumexp of the background's logits, -inf where there is none. Float64, and 1 - p_c as the sum of
-    the other shares, so that a text that is all but certain keeps its map.
+    `background` is the logsumexp of the background's logits, -inf where there is none. Float64, and 1 - p_c as the sum
+    of the other shares, so that a text that is all but certain keeps its map.
     """
     shares = torch.softmax(torch.cat([logits, background[None]]).double(), dim=0)
     others = shares[:-1].expand(len(logits), -1).clone().fill_diagonal_(0)

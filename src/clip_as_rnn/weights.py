@@ -57,9 +57,9 @@ def load_clip(source: str | Path, *, device: torch.device, dtype: torch.dtype, c
         preparation = _read_preparation(folder, int(model.config.vision_config.image_size))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The model in '{folder}' cannot be read: {_first_line(error)}.") from error
-    if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise WeightsError(f"The model in '{folder}' lacks the weights {missing[0]}{others}.")
+    if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
+        others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise WeightsError(f"The model in '{folder}' lacks the weights {lacking[0]}{others}.")
     return Clip(model.to(device), tokenizer, preparation, fingerprint(folder))
 
 

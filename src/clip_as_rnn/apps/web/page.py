@@ -175,13 +175,13 @@ def _draw_outputs() -> _Outputs:
         gr.HTML("<h2>Download</h2>", elem_classes="car-part")
         with gr.Row():
             names = ("Label map (PNG)", "COCO JSON", "Masks (ZIP)", "Figure (PNG)")
-            downloads = [gr.DownloadButton(name, size="sm", min_width=120) for name in names]
+            labels, coco, masks, figure = (gr.DownloadButton(name, size="sm", min_width=120) for name in names)
         code: dict[str, Any] = {"interactive": False, "lines": 1, "wrap_lines": True, "show_line_numbers": False}
         command = gr.Code(label="The same on the command line", language="shell", **code)
         python = gr.Code(label="The same in Python", language="python", **code)
         with gr.Accordion("Time per stage", open=False):
             seconds = gr.HTML(elem_classes="car-part")
-    return _Outputs(status, result, more, steps, seconds, *downloads, command, python)
+    return _Outputs(status, result, more, steps, seconds, labels, coco, masks, figure, command, python)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
