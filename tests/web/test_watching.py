@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,12 @@ from clip_as_rnn.config import find_preset, with_settings
 
 IMAGE = np.zeros((30, 40, 3), np.uint8)
 TEXTS = ("dog", "ghost")
+
+
+def _run(work):
+    """Run in a thread of its own: the browser's driver, started by other tests, has its loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def test_every_stage_is_told_in_order():
@@ -66,9 +73,9 @@ def test_workers_tell_stages_then_the_outcome_and_pass_errors_on():
     async def heard(job):
         return [news async for news in Workers(1).run("visitor", job)]
 
-    assert asyncio.run(heard(work)) == ["one", "two", 3]
+    assert _run(heard(work)) == ["one", "two", 3]
     with pytest.raises(ValueError, match="as it is"):
-        asyncio.run(heard(fail))
+        _run(heard(fail))
 
 
 def test_a_run_that_nobody_hears_stops():
@@ -90,7 +97,7 @@ def test_a_run_that_nobody_hears_stops():
         await run.aclose()
         going_on.set()
 
-    asyncio.run(listen_once())
+    _run(listen_once())
     assert ended.wait(10)
 
 
@@ -102,4 +109,4 @@ def test_a_visitor_who_leaves_stops_only_the_own_run():
         workers.stop("a")
         return [await anext(run) for run in runs.values()]
 
-    assert asyncio.run(both()) == [True, False]
+    assert _run(both()) == [True, False]
