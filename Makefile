@@ -9,8 +9,8 @@ SOURCES := src tests benchmarks training
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
 
-test: .venv/.dev  ## the default tests: no network, no GPU
-	$(BIN)/python -m pytest
+test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web
+	$(BIN)/python -m pytest --ignore=tests/web
 
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
 	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web
