@@ -9,8 +9,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Shapes and types of every call, in the tests only. Not in the apps, which are tested on stand-ins, and not where images
-# and settings come in, which refuse what does not belong there in a sentence of their own.
+# Shapes and types of every call, in the tests only. Not in the apps, which are tested on stand-ins, and not where
+# images and settings come in, which refuse what does not belong there in a sentence of their own.
 CHECKED = (
     *("build", "classifier", "clip", "evaluation", "export", "marks", "masks", "picture", "preparation"),
     *("prompts", "proposals", "refine", "result", "segmenter", "text_features", "weights"),
