@@ -144,14 +144,15 @@ def test_alone_against_the_background_a_text_scales_one_map():
 def test_a_dark_map_is_redone_without_background_if_the_setting_says_so():
     slopes = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]])  # both below the background everywhere
     logits = torch.zeros(2)
-    assert contrast(slopes, logits, torch.tensor(3.0)).amax() == 0
-    assert contrast(slopes, logits, torch.tensor(-torch.inf)).amax(1).min() > 0
+    background = torch.zeros(1, 2)
+    assert contrast(torch.cat([slopes, background]), torch.tensor([0.0, 0.0, 3.0]))[:2].amax() == 0
+    assert contrast(slopes, logits).amax(1).min() > 0
 
 
 def test_weights_of_a_certain_text_keep_their_digits():
     """1 - p is 1e-11 here: in single precision it would be zero, and the map with it."""
     slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    maps = contrast(slopes, torch.tensor([25.0, 0.0]), torch.tensor(-torch.inf))
+    maps = contrast(slopes, torch.tensor([25.0, 0.0]))
     assert maps[0, 0] == pytest.approx(np.exp(-25.0), rel=1e-5)
 
 

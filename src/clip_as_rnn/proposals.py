@@ -5,9 +5,11 @@ last block's attention and S_k = A mean_p(dl_k / dA), the gradient of the softma
 
     cam_c = relu(S_c - sum_k p_k S_k) * p_c,                  because dp_c / dl_k = p_c (1[c = k] - p_k),
 
-and the factor p_c falls to the min-max scaling. S is linear in dl_k / dz, so that of the background,
-S_B = sum_b q_b S_b with q the softmax over the background alone, is subtracted before pulling back: the background then
-drops out of the formula, and texts that lie close together keep their digits. Between steps only p changes.
+and the factor p_c falls to the min-max scaling. The background is one more candidate: its texts' relative weights never
+change, so S_B = sum_b q_b S_b with q the softmax over the background alone. Between steps only p changes.
+
+The weights 1[c = k] - p_k sum to zero, so all S may be taken relative to any one map, and S is linear in dl_k / dz, so
+that is done before pulling back: relative to what step 1 subtracts, texts that lie close together keep their digits.
 
 `dense` compares every projected patch with the texts instead (ours). Both are then spread by CLIP-ES's class-aware
 affinity. Knows nothing of the classifier.
@@ -32,6 +34,7 @@ Affinity = Float[Tensor, "p p"]
 _SINKHORN_ROUNDS = 3
 _LOWERING = 0.1
 _ROWS_AT_ONCE = 1024
+_SHORTEST = 1e-30  # keeps a direction of length zero at zero
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +45,16 @@ class ProposalMemory:
         view: the image as the proposal CLIP sees it.
         affinity: (P, P), or None where the affinity is off.
         background: features of the background texts, none to many.
-        slopes: S_k - S_B per worded text, filled as steps ask for them; (P,) on the CPU.
+        reference: what is subtracted from every dl_k / dz, float64 on the CPU.
+        slopes: S_k less the reference's, per worded text, the background's under None; (P,) on the CPU. Filled as steps
+            ask for them.
     """
 
     view: PatchView
     affinity: Affinity | None
     background: Features
-    slopes: dict[str, Float[Tensor, " p"]] = field(default_factory=dict)
+    reference: Float[Tensor, " d"]
+    slopes: dict[str | None, Float[Tensor, " p"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,25 +74,25 @@ class ProposalRules:
     half_position_embeddings: bool
 
 
-def logit_directions(pooled: Float[Tensor, " d"], texts: Features, scale: float) -> Float[Tensor, "n d"]:
-    """Differentiate scale * cos(pooled, text) with respect to `pooled`, one row per text."""
+def differentiate_logits(
+    pooled: Float[Tensor, " d"], texts: Features, scale: float
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
+    """Compute scale * cos(pooled, text) and its derivative with respect to `pooled`, per text; float64, on the CPU."""
+    pooled, texts = pooled.double().cpu(), texts.double().cpu()
     length = pooled.norm()
     unit = pooled / length
-    directions: Tensor = scale * (texts - (texts @ unit)[:, None] * unit) / length
-    return directions
+    cosines = texts @ unit
+    return scale * cosines, scale * (texts - cosines[:, None] * unit) / length
 
 
-def contrast(
-    slopes: Float[Tensor, "n p"], logits: Float[Tensor, " n"], background: Float[Tensor, ""]
-) -> Float[Tensor, "n p"]:
-    """Compute relu(S_c - sum_k p_k S_k) for every text, given slopes relative to the background's.
+def contrast(slopes: Float[Tensor, "n p"], logits: Float[Tensor, " n"]) -> Float[Tensor, "n p"]:
+    """Compute relu(S_c - sum_k p_k S_k) for every candidate, given slopes relative to whatever they share.
 
-    `background` is the logsumexp of the background's logits, -inf where there is none. Float64, and 1 - p_c as the sum
-    of the other shares, so that a text that is all but certain keeps its map.
+    Float64, and 1 - p_c as the sum of the other shares, so that a text that is all but certain keeps its map.
     """
-    shares = torch.softmax(torch.cat([logits, background[None]]).double(), dim=0)
-    others = shares[:-1].expand(len(logits), -1).clone().fill_diagonal_(0)
-    weights = torch.diag(others.sum(1) + shares[-1]) - others
+    shares = torch.softmax(logits.double(), dim=0)
+    others = shares.expand(len(logits), -1).clone().fill_diagonal_(0)
+    weights = torch.diag(others.sum(1)) - others
     return (weights @ slopes.double()).clamp(min=0)
 
 
@@ -153,10 +159,12 @@ class Proposer:
         )
         asked = {text.casefold() for text in queries} if rules.drop_asked_background else set()
         background = [text for text in rules.background_texts if text.casefold() not in asked]
+        background_features = self._encode(word(rules.proposal_template, background))
         return ProposalMemory(
             view=view,
             affinity=None if view.attention is None else normalise_affinity(view.attention),
-            background=self._encode(word(rules.proposal_template, background)),
+            background=background_features,
+            reference=self._choose_reference(view, background_features, queries),
         )
 
     def __call__(self, memory: ProposalMemory, texts: Sequence[str], step: int) -> Proposal:
@@ -172,46 +180,62 @@ class Proposer:
         refined = spread(memory.affinity, boxed.flatten(1)).reshape(cams.shape)
         return Proposal(cams, min_max_scale(refined))
 
+    def _choose_reference(self, view: PatchView, background: Features, queries: Sequence[str]) -> Float[Tensor, " d"]:
+        """Average the derivatives that step 1 will average: all candidates', or in referring mode the background's."""
+        rules = self._rules
+        asked = [] if rules.mode == "referring" else word(rules.first_proposal_template, queries)
+        candidates = torch.cat([self._encode(asked), background])
+        logits, directions = differentiate_logits(view.pooled, candidates, self._clip.logit_scale)
+        return torch.softmax(logits, dim=0) @ directions
+
     def _gradient_maps(self, memory: ProposalMemory, worded: Sequence[str]) -> Float[Tensor, "n p"]:
         """Compute the closed-form Grad-CAM of every text.
 
         A text alone against the background (referring mode) has (1 - p_c) (S_c - S_B): its softmax only scales it.
         """
-        features = self._encode(worded)
-        self._extend_slopes(memory, worded, features)
+        logits = self._extend_slopes(memory, worded)
         slopes = torch.stack([memory.slopes[text] for text in worded])
         if self._rules.mode == "referring":
             return slopes.clamp(min=0) if len(memory.background) else torch.zeros_like(slopes)
-        unit = torch.nn.functional.normalize(memory.view.pooled, dim=0)
-        logits = (self._clip.logit_scale * features @ unit).cpu()
-        background = torch.logsumexp(self._clip.logit_scale * memory.background @ unit, dim=0).cpu()  # -inf for none
-        maps = contrast(slopes, logits, background)
+        if not len(memory.background):
+            return contrast(slopes, logits)
+        maps = contrast(torch.cat([slopes, memory.slopes[None][None]]), logits)[:-1]
         dark = maps.amax(1) == 0
         if self._rules.foreground_fallback and dark.any():
-            maps[dark] = contrast(slopes, logits, torch.tensor(-torch.inf))[dark]
+            maps[dark] = contrast(slopes, logits[:-1])[dark]
         return maps
 
-    def _extend_slopes(self, memory: ProposalMemory, worded: Sequence[str], features: Features) -> None:
-        """Add the slopes of texts not seen before on this image.
+    def _extend_slopes(self, memory: ProposalMemory, worded: Sequence[str]) -> Float[Tensor, " n"]:
+        """Add the slopes of texts not seen before on this image; return the logits of all, with the background's last.
 
         More texts than CLIP's width cost no more than the Jacobian of z itself: one pull-back per dimension.
         """
         view, scale = memory.view, self._clip.logit_scale
-        new = [i for i, text in enumerate(worded) if text not in memory.slopes]
-        if not new:
-            return
-        directions = logit_directions(view.pooled, features[new], scale)
-        if len(memory.background):
-            unit = torch.nn.functional.normalize(view.pooled, dim=0)
-            shares = torch.softmax(scale * memory.background @ unit, dim=0)
-            directions = directions - shares @ logit_directions(view.pooled, memory.background, scale)
-        if len(new) > self._clip.width:
-            basis = torch.eye(self._clip.width, device=directions.device)
-            weights = directions @ self._clip.pull_back(view, basis)
+        names: list[str | None] = list(worded)
+        logits, directions = differentiate_logits(view.pooled, self._encode(worded), scale)
+        if len(memory.background) and self._rules.mode == "semantic":
+            shared, theirs = differentiate_logits(view.pooled, memory.background, scale)
+            names.append(None)
+            logits = torch.cat([logits, torch.logsumexp(shared, dim=0)[None]])
+            directions = torch.cat([directions, (torch.softmax(shared, dim=0) @ theirs)[None]])
+        new = [i for i, name in enumerate(names) if name not in memory.slopes]
+        if new:
+            slopes = self._pull_back(view, directions[new] - memory.reference)
+            memory.slopes.update((names[i], slope) for i, slope in zip(new, slopes, strict=True))
+        return logits
+
+    def _pull_back(self, view: PatchView, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:
+        """Turn derivatives of logits with respect to z into maps, A times the mean gradient; on the CPU.
+
+        Directions are pulled back at length 1, where half precision neither underflows nor overflows.
+        """
+        lengths = directions.norm(dim=1, keepdim=True).clamp(min=_SHORTEST)
+        directions, lengths = (directions / lengths).float().to(self._clip.device), lengths.float()
+        if len(directions) > self._clip.width:
+            weights = directions @ self._clip.pull_back(view, torch.eye(self._clip.width, device=directions.device))
         else:
             weights = self._clip.pull_back(view, directions)
-        slopes = (weights @ view.activations.T).cpu()
-        memory.slopes.update((worded[i], slope) for i, slope in zip(new, slopes, strict=True))
+        return (weights @ view.activations.T).cpu() * lengths
 
     def _dense_maps(self, memory: ProposalMemory, worded: Sequence[str]) -> Float[Tensor, "n p"]:
         """Compute each patch's chances of being each text, among the texts and the background."""
