@@ -87,6 +87,23 @@ def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_h
     assert (ours - slow).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("background", [(), ("ground", "sky")])
+def test_texts_that_hardly_differ_keep_their_digits(background):
+    """Their maps are a thousandth of what they share, which must not be pulled back with them."""
+    clip = random_clip(seed=5, heads=3)
+
+    def encode(asked):
+        own = clip.encode_texts(asked)
+        return torch.nn.functional.normalize(own * 1e-3 + own.new_ones(own.shape), dim=1)
+
+    pixels = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(5))
+    proposer = Proposer(clip, encode, rules(background_texts=background))
+    memory = proposer.look(pixels, texts(9))
+    for step, asked in enumerate((texts(9), texts(9)[2:6])):
+        slow = slow_cams(clip, memory.view, encode(asked), memory.background)
+        assert (proposer(memory, asked, step).cams - slow).abs().max() <= 1e-5
+
+
 def test_more_texts_than_clip_is_wide_take_one_pull_back_per_dimension(monkeypatch):
     clip = random_clip(width=16)
     proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",)))

@@ -235,7 +235,8 @@ class Proposer:
             weights = directions @ self._clip.pull_back(view, torch.eye(self._clip.width, device=directions.device))
         else:
             weights = self._clip.pull_back(view, directions)
-        return (weights @ view.activations.T).cpu() * lengths
+        maps: Tensor = (weights @ view.activations.T).cpu() * lengths
+        return maps
 
     def _dense_maps(self, memory: ProposalMemory, worded: Sequence[str]) -> Float[Tensor, "n p"]:
         """Compute each patch's chances of being each text, among the texts and the background."""
