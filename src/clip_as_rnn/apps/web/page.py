@@ -94,7 +94,8 @@ def create_demo(segmenter: Segmenter[View], *, examples: Sequence[Example] = (),
     """
     presets = offered_presets(segmenter.config)
     gr.set_static_paths([path for path, _ in examples])
-    with gr.Blocks(title="CLIP as RNN", analytics_enabled=False, delete_cache=_SWEEP_S) as demo:
+    demo = gr.Blocks(title="CLIP as RNN", analytics_enabled=False, delete_cache=_SWEEP_S)
+    with demo:
         gr.HTML(f"<div class='car-title'><h1>{_TITLE}</h1><p>{_ABOUT}</p></div>", elem_classes="car-part")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):

@@ -49,7 +49,7 @@ def css() -> str:
     return (_STATIC / "page.css").read_text(encoding="utf-8")
 
 
-def _component(kind: str, value: Any, **props: str) -> gr.HTML:
+def _component(kind: str, value: Any, **props: Any) -> gr.HTML:
     template, looks, behaviour = (
         (_STATIC / f"{kind}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")
     )
