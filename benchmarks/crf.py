@@ -6,7 +6,6 @@ the peak of a process of its own, Python and torch included.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks.machine import describe_commit, describe_machine
+from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib
 from clip_as_rnn.refine.crf import Bilateral, DenseCrf, Gaussian, refine
 
 PHOTO = Path(__file__).parents[1] / "tests" / "golden" / "crf_open_5.npz"
@@ -111,8 +110,7 @@ def run_case(case: str) -> None:
     started = time.perf_counter()
     refine(image, probabilities, kernels=KERNELS, iterations=ITERATIONS)
     elapsed = time.perf_counter() - started
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"| {width}x{height} | {labels} | {elapsed:.1f} s | {peak_gib:.2f} GiB |")
+    print(f"| {width}x{height} | {labels} | {elapsed:.1f} s | {peak_memory_gib():.2f} GiB |")
 
 
 def make_tables(rounds: int, *, large: bool) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def describe_commit() -> str:
     """Give the short commit, marked if the tree differs from it."""
     run = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return run.stdout.strip() or "unknown"
+
+
+def peak_memory_gib() -> float:
+    """Measure the most memory that this process has held.
+
+    Linux counts what the parent held as well in `getrusage`, if the process was forked from a large one; its status
+    file does not.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows["VmHWM"].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def save_section(title: str, table: str) -> None:

@@ -6,7 +6,6 @@ measured in one run, so that only ratios between rows are to be compared.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from benchmarks.machine import describe_commit, describe_machine, save_section
+from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
 from clip_as_rnn.build import ClipStages, ClipView, LoadedModels, assemble
 from clip_as_rnn.clip import Clip, Preparation
 from clip_as_rnn.config import PRESETS, with_settings
@@ -193,9 +192,8 @@ def run_case(case: str) -> None:
     started = time.perf_counter()
     segmenter.segment(image, texts)
     elapsed = time.perf_counter() - started
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     name = "4000x3000 photo, 20 texts" if case == "photo" else "500x375 photo, 1,000 texts"
-    print(f"| {name} | {elapsed:.1f} s | {peak_gib:.2f} GiB |")
+    print(f"| {name} | {elapsed:.1f} s | {peak_memory_gib():.2f} GiB |")
 
 
 def main() -> None:

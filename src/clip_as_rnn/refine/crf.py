@@ -17,7 +17,7 @@ It knows nothing of CLIP, texts or files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from math import isfinite, prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -207,19 +207,22 @@ class _Terms(Protocol):
 
 class _ProcessorTerms:
     def __init__(self, features: Sequence[Tensor], weights: Sequence[float], pixels: int, threads: int | None) -> None:
-        self._threads = threads
+        self._pixels, self._threads = pixels, threads
         with Team(threads) as team:
-            tasks = [partial(_build_on_processor, *term) for term in zip(features, weights, strict=True)]
-            if len(tasks) >= team.size:
-                with Team(1) as nobody:  # a lattice for each thread
-                    self._lattices = team.each([partial(task, nobody) for task in tasks])
-            else:
-                self._lattices = [task(team) for task in tasks]
-            self._everything = mean_field_cpu.sum_everything(self._lattices, pixels, team)
+            self._lattices = [
+                _build_on_processor(points, weight, team) for points, weight in zip(features, weights, strict=True)
+            ]
+
+    @cached_property
+    def _everything(self) -> lattice_cpu.Floats:
+        with Team(self._threads) as team:
+            return mean_field_cpu.sum_everything(self._lattices, self._pixels, team)
 
     def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
+        labels, count, _ = energies.shape
+        everything = np.empty(0, np.float32) if mean_field_cpu.has_room(labels, count) else self._everything
         matrix = torch.empty(0, 0) if coupling is None else coupling
-        problems = mean_field_cpu.Problems(energies.numpy(), self._everything, matrix.numpy())
+        problems = mean_field_cpu.Problems(energies.numpy(), everything, matrix.numpy())
         with Team(self._threads) as team:
             return torch.from_numpy(mean_field_cpu.infer(self._lattices, problems, iterations, team))
 

@@ -1,8 +1,9 @@
-"""Four floats in one vector register, for compiled loops.
+"""Four or eight floats in one vector register, for compiled loops.
 
 Numba turns long loops into vector instructions, but not the short one over a handful of channels at the heart of the
 lattice; these functions write them directly. They work inside compiled functions only, on C-contiguous float32 arrays
-(rows, 4), and check no bounds. Four lanes are what every processor has (SSE, NEON).
+(rows, 4) or (rows, 2, 4), and check no bounds. Four lanes are what every processor has (SSE, NEON); eight are two
+registers, or one (AVX).
 """
 
 from collections.abc import Callable
@@ -20,39 +21,41 @@ Rows: TypeAlias = npt.NDArray[np.float32]
 Lanes: TypeAlias = "LanesType"
 Codegen: TypeAlias = tuple[Any, Callable[..., Any]]
 
-VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
 FLOAT_BYTES = 4  # what rows are aligned to at least
 
 
 class LanesType(types.Type):
-    """The type of four floats, as numba sees it."""
+    """The type of `width` floats, as numba sees it."""
 
-
-LANES = cast(Any, LanesType)(name="Lanes")
+    def __init__(self, width: int) -> None:
+        cast(Any, super()).__init__(name=f"Lanes{width}")
+        self.vector = ir.VectorType(ir.FloatType(), width)
 
 
 def _model(manager: Any, kind: Any) -> Any:
-    return cast(Any, models).PrimitiveModel(manager, kind, VECTOR)
+    return cast(Any, models).PrimitiveModel(manager, kind, kind.vector)
 
 
 cast(Any, register_model)(LanesType)(_model)
 
 
+def _lanes_of(rows: Any) -> LanesType:
+    """Choose the type of a row: an array's number of axes is what numba knows of its shape."""
+    return LanesType(WIDTH * (rows.ndim - 1))
+
+
 def _row(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
-    """Point to row `row` of an array (rows, 4)."""
+    """Point to row `row` of an array."""
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [builder.mul(row, row.type(WIDTH))]), VECTOR.as_pointer())
-
-
-def _zeros(_: Any) -> Codegen:
-    return LANES(), lambda *_: ir.Constant(VECTOR, [0.0] * WIDTH)
+    vector = _lanes_of(kind).vector
+    return builder.bitcast(builder.gep(data, [builder.mul(row, row.type(vector.count))]), vector.as_pointer())
 
 
 def _load(_: Any, rows: Any, row: Any) -> Codegen:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_row(context, builder, signature.args[0], *arguments), align=FLOAT_BYTES)
 
-    return LANES(rows, types.int64), codegen
+    return _lanes_of(rows)(rows, types.int64), codegen
 
 
 def _store(_: Any, rows: Any, row: Any, lanes: Any) -> Codegen:
@@ -60,24 +63,24 @@ def _store(_: Any, rows: Any, row: Any, lanes: Any) -> Codegen:
         builder.store(arguments[2], _row(context, builder, signature.args[0], *arguments[:2]), align=FLOAT_BYTES)
         return context.get_dummy_value()
 
-    return types.void(rows, types.int64, LANES), codegen
+    return types.void(rows, types.int64, lanes), codegen
 
 
 def _add(_: Any, left: Any, right: Any) -> Codegen:
-    return LANES(LANES, LANES), lambda _context, builder, _signature, arguments: builder.fadd(*arguments)
+    return left(left, right), lambda _context, builder, _signature, arguments: builder.fadd(*arguments)
 
 
 def _scale(_: Any, factor: Any, lanes: Any) -> Codegen:
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        factor, lanes = arguments
-        single = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, ir.IntType(32)(0))
-        spread = builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH))
-        return builder.fmul(spread, lanes)
+    def codegen(_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        factor, vector = arguments
+        kind = signature.return_type.vector
+        single = builder.insert_element(ir.Constant(kind, ir.Undefined), factor, ir.IntType(32)(0))
+        first = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+        return builder.fmul(builder.shuffle_vector(single, single, first), vector)
 
-    return LANES(types.float32, LANES), codegen
+    return lanes(types.float32, lanes), codegen
 
 
-zeros = cast(Callable[[], Lanes], intrinsic(_zeros))
 load = cast(Callable[[Rows, int], Lanes], intrinsic(_load))
 store = cast(Callable[[Rows, int, Lanes], None], intrinsic(_store))
 add = cast(Callable[[Lanes, Lanes], Lanes], intrinsic(_add))

@@ -44,6 +44,7 @@ class Geometry(NamedTuple):
     scale: npt.NDArray[np.float32]  # (d,) diagonal of E (p. 5) times the deviation of the blur (p. 6)
     origin: Keys  # (d,)
     stride: Keys  # (d,)
+    key_count: int  # keys of all corners, and of their neighbours, lie in [0, key_count)
 
     def steps(self, colour: int) -> Keys:
         """Key differences from a vertex to the one before it, (d + 1,), one for each direction.
@@ -73,5 +74,5 @@ def plan_geometry(low: npt.ArrayLike, high: npt.ArrayLike) -> Geometry:
             f"A kernel's standard deviations are too small: the features span {np.max(high - low):.3g} of them; "
             "use larger ones."
         )
-    stride = np.cumprod([1, *span[:-1].astype(np.int64)])
-    return Geometry(scale.astype(np.float32), origin.astype(np.int64), stride.astype(np.int64))
+    sizes = np.cumprod([1, *span.astype(np.int64)])
+    return Geometry(scale.astype(np.float32), origin.astype(np.int64), sizes[:-1].astype(np.int64), int(sizes[-1]))

@@ -23,8 +23,11 @@ Span: TypeAlias = tuple[int, int]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 TILE = 256  # points at once: the inner loops run over them, so that they become vector instructions
-SMALLEST_TABLE = 1 << 12  # slots of a hash table; it grows fourfold whenever it is half full
-NO_KEY = -1
+SMALLEST_TABLE = 1 << 13  # slots of a hash table; it grows fourfold whenever a quarter is taken
+SLOTS_PER_VERTEX = 4
+DIRECT_SLOTS = 4  # slots per point up to which every key gets a slot of its own
+EMPTY = -1
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def compiled(function: Function) -> Function:
@@ -152,80 +155,80 @@ def _corners(geometry: Geometry, simplices: Simplices, keys: Keys, weights: Floa
 
 
 class Table(NamedTuple):
-    """A hash table from keys to vertex numbers, with linear probing; the number of slots is a power of two."""
+    """A hash table from keys to vertex numbers, with linear probing; the number of slots is a power of two.
 
-    keys: Keys
-    vertices: Indices
+    Where all keys that may occur are few, each has its own slot: keys of neighbouring points then lie side by side.
+    """
 
-
-@compiled
-def _slot(key: int, table: Table) -> np.uint64:
-    """Spread keys over the slots (Fibonacci hashing)."""
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return (mixed >> np.uint64(32)) & np.uint64(len(table.keys) - 1)
+    slots: Indices  # the vertex number, or EMPTY
+    keys: Keys  # by vertex number
+    is_direct: bool
 
 
 @compiled
 def _find(key: int, table: Table) -> np.uint64:
     """Find the slot that holds `key`, or the empty one where it belongs."""
-    slot = _slot(key, table)
-    while table.keys[slot] != key and table.keys[slot] != NO_KEY:
-        slot = (slot + np.uint64(1)) & np.uint64(len(table.keys) - 1)
+    last = np.uint64(len(table.slots) - 1)
+    mixed = np.uint64(key) if table.is_direct else (np.uint64(key) * GOLDEN) >> np.uint64(32)  # Fibonacci hashing
+    slot = mixed & last
+    while table.slots[slot] != EMPTY and table.keys[table.slots[slot]] != key:
+        slot = (slot + np.uint64(1)) & last
     return slot
 
 
 @compiled
-def _number(keys: Keys, vertices: Indices, table: Table, unique: Keys, start: Span) -> Span:
-    """Assign numbers to vertices by first appearance, until all points are done or all places in `unique` are taken.
+def _number(keys: Keys, vertices: Indices, table: Table, start: Span) -> Span:
+    """Assign numbers to vertices by first appearance, until all points are done or all places for keys are taken.
 
     `start` and the result: the next point and the next number.
     """
     point, count = start
-    while point < len(keys) and count < len(unique):
+    while point < len(keys) and count < len(table.keys):
         key = keys[point]
         slot = _find(key, table)
-        if table.keys[slot] == NO_KEY:
-            table.keys[slot] = key
-            table.vertices[slot] = count
-            unique[count] = key
+        if table.slots[slot] == EMPTY:
+            table.slots[slot] = count
+            table.keys[count] = key
             count += 1
-        vertices[point] = table.vertices[slot]
+        vertices[point] = table.slots[slot]
         point += 1
     return point, count
 
 
 class Colour(NamedTuple):
-    """The vertices of one colour, with the numbers from `first` on."""
+    """The `count` vertices of one colour, with the numbers from `first` on."""
 
     table: Table
-    keys: Keys
+    count: int
     first: int
 
 
-def _number_colour(keys: Keys, vertices: Indices) -> tuple[Table, Keys]:
-    """Assign numbers from 0 on to the vertices of one colour; return their table, and their keys in that order."""
-    capacity, point, count = SMALLEST_TABLE, 0, 0
-    unique = np.empty(0, np.int64)
+def _number_colour(keys: Keys, vertices: Indices, key_count: int) -> tuple[Table, int]:
+    """Assign numbers from 0 on to the vertices of one colour, named by keys in [0, key_count); return how many."""
+    if key_count <= DIRECT_SLOTS * len(keys):
+        size = 1 << (key_count - 1).bit_length()
+        table = Table(np.full(size, EMPTY, np.int32), np.empty(len(keys) + 1, np.int64), is_direct=True)
+        return table, _number(keys, vertices, table, (0, 0))[1]
+    size, point, count = SMALLEST_TABLE, 0, 0
+    known = np.empty(0, np.int64)
     while True:
-        table = Table(np.full(capacity, NO_KEY, np.int64), np.empty(capacity, np.int32))
-        grown = np.empty(capacity // 2, np.int64)
-        _number(unique[:count], np.empty(count, np.int32), table, grown, (0, 0))
-        point, count = _number(keys, vertices, table, grown, (point, count))
-        unique = grown
+        table = Table(np.full(size, EMPTY, np.int32), np.empty(size // SLOTS_PER_VERTEX, np.int64), is_direct=False)
+        _number(known, np.empty(count, np.int32), table, (0, 0))
+        point, count = _number(keys, vertices, table, (point, count))
         if point == len(keys):
-            return table, unique[:count].copy()
-        capacity *= 4
+            return table, count
+        known = table.keys
+        size *= 4
 
 
 @compiled
 def _link(colour: Colour, other: Colour, steps: Keys, neighbours: Indices) -> None:
     """Join the vertices of one colour to their neighbours of the colour before, in every direction, both ways."""
-    for i in range(len(colour.keys)):
-        vertex = colour.first + i
-        for j in range(len(steps)):
-            slot = _find(colour.keys[i] + steps[j], other.table)
-            if other.table.keys[slot] != NO_KEY:
-                before = other.first + other.table.vertices[slot]
+    for j in range(len(steps)):
+        for i in range(colour.count):
+            found = other.table.slots[_find(colour.table.keys[i] + steps[j], other.table)]
+            if found != EMPTY:
+                vertex, before = colour.first + i, other.first + found
                 neighbours[j, vertex, 0] = before
                 neighbours[j, before, 1] = vertex
 
@@ -242,7 +245,7 @@ class Lattice(NamedTuple):
 
 @compiled
 def _splat(lattice: Lattice, values: Floats, out: Floats, colours: Span) -> None:
-    """Add the points' values (n, 4) to the vertices `out` (m + 1, 4) of some colours: no others write there."""
+    """Add the points' values to the vertices `out` of some colours: no others write there."""
     for p in range(len(values)):
         value = lanes.scale(lattice.before[p], lanes.load(values, p))
         for k in range(colours[0], colours[1]):
@@ -252,7 +255,7 @@ def _splat(lattice: Lattice, values: Floats, out: Floats, colours: Span) -> None
 
 @compiled
 def _blur(neighbours: Indices, old: Floats, new: Floats, span: Span) -> None:
-    """Blur vertices (m + 1, 4) along one direction with (1/2, 1, 1/2)."""
+    """Blur vertices along one direction with (1/2, 1, 1/2)."""
     for v in range(span[0], span[1]):
         around = lanes.add(lanes.load(old, neighbours[v, 0]), lanes.load(old, neighbours[v, 1]))
         lanes.store(new, v, lanes.add(lanes.load(old, v), lanes.scale(np.float32(0.5), around)))
@@ -260,17 +263,17 @@ def _blur(neighbours: Indices, old: Floats, new: Floats, span: Span) -> None:
 
 @compiled
 def _slice(lattice: Lattice, vertices: Floats, out: Floats, span: Span) -> None:
-    """Interpolate between the vertices (m + 1, 4) at the points `out` (n, 4)."""
+    """Interpolate between the vertices at the points `out`."""
     for p in range(span[0], span[1]):
-        total = lanes.zeros()
-        for k in range(lattice.vertex.shape[1]):
+        total = lanes.scale(lattice.weight[p, 0], lanes.load(vertices, lattice.vertex[p, 0]))
+        for k in range(1, lattice.vertex.shape[1]):
             corner = lanes.load(vertices, lattice.vertex[p, k])
             total = lanes.add(total, lanes.scale(lattice.weight[p, k], corner))
         lanes.store(out, p, lanes.scale(lattice.after[p], total))
 
 
 class Filters:
-    """Several lattices over the same points, with room to work in that is used again by every call."""
+    """Several lattices over the same points, with room to work in that every call, for blocks of one size, uses again."""
 
     def __init__(self, lattices: Sequence[Lattice], team: Team) -> None:
         self._lattices = lattices
@@ -278,15 +281,16 @@ class Filters:
         self._rooms: SimpleQueue[Floats] = SimpleQueue()
 
     def run(self, values: Floats, out: Floats) -> None:
-        """Filter `values` (blocks, n, 4), four channels each, by every lattice into `out` (lattices, blocks, n, 4).
+        """Filter `values` by every lattice into `out`, in blocks of four or eight channels.
 
-        With a block and a lattice for every thread, each takes whole ones, for waiting on each other costs more than
-        an uneven end; otherwise all share the loops over one block.
+        Shapes are (blocks, n, 4) and (lattices, blocks, n, 4), or (blocks, n, 2, 4) and (lattices, blocks, n, 2, 4).
+        With two or more for every thread, each takes whole ones, for waiting on each other costs more than an uneven
+        end; otherwise all share the loops over one block.
         """
         each = range(len(values))
         blocks = [(one, values[i], sums[i]) for one, sums in zip(self._lattices, out, strict=True) for i in each]
         blocks.sort(key=lambda block: block[0].vertex.size, reverse=True)  # the long ones first, to end together
-        if len(blocks) >= self._team.size:
+        if len(blocks) >= 2 * self._team.size:
             self._team.each([partial(self._filter, alone, *block) for block in blocks])
         else:
             for block in blocks:
@@ -297,7 +301,8 @@ class Filters:
         try:
             room = self._rooms.get_nowait()
         except Empty:
-            room = np.empty((2, 1 + max(one.neighbours.shape[1] for one in self._lattices), lanes.WIDTH), np.float32)
+            rows = 1 + max(one.neighbours.shape[1] for one in self._lattices)
+            room = np.empty((2, rows, *values.shape[1:]), np.float32)
         old, new = room[:, : m + 1]
         old[:] = 0
         new[m] = 0  # what a missing vertex holds
@@ -333,10 +338,10 @@ def build_lattice(features: Floats, team: Team) -> Lattice:
     )
     every = range(d + 1)
     team.split(n, _embed, features, geometry, keys, weight)
-    numbered = team.each([partial(_number_colour, keys[k], vertex[:, k]) for k in every])
+    numbered = team.each([partial(_number_colour, keys[k], vertex[:, k], geometry.key_count) for k in every])
     del keys
-    firsts = np.cumsum([0, *(len(unique) for _, unique in numbered)]).tolist()
-    colours = [Colour(table, unique, first) for (table, unique), first in zip(numbered, firsts[:-1], strict=True)]
+    firsts = np.cumsum([0, *(count for _, count in numbered)]).tolist()
+    colours = [Colour(table, count, first) for (table, count), first in zip(numbered, firsts[:-1], strict=True)]
     neighbours = np.full((d + 1, firsts[-1], 2), firsts[-1], np.int32)
     team.each([partial(_link, colours[k], colours[k - 1], geometry.steps(k), neighbours) for k in every])
     vertex += np.asarray(firsts[:-1], np.int32)

@@ -25,7 +25,7 @@ class Problems(NamedTuple):
     """What stays the same during all iterations."""
 
     energies: Floats  # (n, b, p)
-    everything: Floats  # (p,) what all labels together send, K 1
+    everything: Floats  # (p,) what all labels together send, K 1; (0,) where `has_room` for the last label's messages
     coupling: Floats  # (n, n), or (0, 0) for Potts
 
 
@@ -33,6 +33,7 @@ class Tile(NamedTuple):
     """Room for a few pixels."""
 
     channels: Floats  # (rows, TILE) messages, then logits, then marginals
+    sums: Floats  # (TILE * 8,)
     spare: Floats  # (n, TILE)
     power: Indices  # (TILE,)
     scale: Floats  # (TILE,) the same memory, read as floats
@@ -46,18 +47,29 @@ def sum_everything(lattices: Sequence[Lattice], pixels: int, team: Team) -> Floa
     return everything
 
 
+def plan_blocks(channels: int) -> tuple[int, int]:
+    """Choose how many blocks of how many times four channels to filter: (blocks, 1 or 2)."""
+    parts = 1 if channels <= lanes.WIDTH else 2
+    return -(-channels // (parts * lanes.WIDTH)), parts
+
+
+def has_room(labels: int, count: int) -> bool:
+    """Say whether the last label's messages fit into the others' blocks, so that they can be filtered at no cost."""
+    return plan_blocks((labels - 1) * count) == plan_blocks(labels * count)
+
+
 def infer(lattices: Sequence[Lattice], problems: Problems, iterations: int, team: Team) -> Floats:
     """Return the marginals (n, b, p) of b problems after some iterations; the equations are in `crf`."""
     labels, count, pixels = problems.energies.shape
     filters = Filters(lattices, team)
-    blocks = -(-(labels - 1) * count // lanes.WIDTH)  # without the last label: it follows from the others
-    packed = np.empty((blocks, pixels, lanes.WIDTH), np.float32)
-    messages = np.empty((len(lattices), blocks, pixels, lanes.WIDTH), np.float32)
+    blocks, parts = plan_blocks((labels - 1) * count)  # if need be without the last label: it follows from the others
+    packed = np.empty((blocks, pixels, parts, lanes.WIDTH), np.float32)
+    messages = np.empty((len(lattices), blocks, pixels, parts, lanes.WIDTH), np.float32)
     marginals = np.empty_like(problems.energies)
-    silence = problems._replace(everything=np.zeros(pixels, np.float32))
+    silence = problems._replace(everything=np.zeros_like(problems.everything))
     team.split(pixels, _update, silence, messages[:0], packed, marginals)
     for iteration in range(iterations):
-        filters.run(packed, messages)
+        filters.run(packed.squeeze(2) if parts == 1 else packed, messages.squeeze(3) if parts == 1 else messages)
         wanted = marginals if iteration == iterations - 1 else marginals[:0]
         team.split(pixels, _update, problems, messages, packed, wanted)
     return marginals
@@ -65,16 +77,23 @@ def infer(lattices: Sequence[Lattice], problems: Problems, iterations: int, team
 
 @compiled
 def _update(problems: Problems, messages: Floats, packed: Floats, marginals: Floats, span: Span) -> None:
-    """Turn messages (kernels, blocks, p, 4) into marginals `packed` (blocks, p, 4) and (n, b, p), or (0, b, p)."""
+    """Turn messages (kernels, blocks, p, parts, 4) into marginals: `packed` (blocks, p, parts, 4) and (n or 0, b, p)."""
     labels, count, _ = problems.energies.shape
-    rows = max(labels * count, len(packed) * lanes.WIDTH)
+    rows = max(labels * count, packed.shape[0] * packed.shape[2] * lanes.WIDTH)
     power = np.empty(TILE, np.int32)
-    tile = Tile(np.empty((rows, TILE), np.float32), np.empty((labels, TILE), np.float32), power, power.view(np.float32))
+    tile = Tile(
+        np.empty((rows, TILE), np.float32),
+        np.empty(TILE * 2 * lanes.WIDTH, np.float32),
+        np.empty((labels, TILE), np.float32),
+        power,
+        power.view(np.float32),
+    )
     for low in range(span[0], span[1], TILE):
         part = (low, min(TILE, span[1] - low))
-        _unpack(messages, len(packed), tile, part)
+        _unpack(messages, tile, part)
         for problem in range(count):
-            _infer_last(problems, problem, tile, part)
+            if len(problems.everything) > 0:
+                _infer_last(problems, problem, tile, part)
             if len(problems.coupling) > 0:
                 _couple(problems, problem, tile, part)
             _softmax(problems, problem, tile, part)
@@ -86,41 +105,48 @@ def _update(problems: Problems, messages: Floats, packed: Floats, marginals: Flo
 
 
 @compiled
-def _unpack(messages: Floats, blocks: int, tile: Tile, part: Span) -> None:
-    """Sum the kernels' messages, by channel."""
+def _unpack(messages: Floats, tile: Tile, part: Span) -> None:
+    """Sum the kernels' messages, then sort them by channel."""
     low, size = part
+    kernels, blocks, _, parts, _ = messages.shape
     for block in range(blocks):
-        first = block * lanes.WIDTH
-        a, b, c, d = (
-            tile.channels[first],
-            tile.channels[first + 1],
-            tile.channels[first + 2],
-            tile.channels[first + 3],
-        )
-        for p in range(size):
-            a[p] = b[p] = c[p] = d[p] = np.float32(0)
-        for kernel in range(len(messages)):
-            source = messages[kernel, block, low : low + size]
+        total = tile.sums[: size * parts * lanes.WIDTH]
+        for i in range(len(total)):
+            total[i] = np.float32(0)
+        for kernel in range(kernels):
+            source = messages[kernel, block, low : low + size].reshape(-1)
+            for i in range(len(total)):
+                total[i] += source[i]
+        by_point = total.reshape(size, parts, lanes.WIDTH)
+        for quad in range(parts):
+            first = (block * parts + quad) * lanes.WIDTH
+            a, b, c, d = (
+                tile.channels[first],
+                tile.channels[first + 1],
+                tile.channels[first + 2],
+                tile.channels[first + 3],
+            )
             for p in range(size):
-                a[p] += source[p, 0]
-                b[p] += source[p, 1]
-                c[p] += source[p, 2]
-                d[p] += source[p, 3]
+                a[p] = by_point[p, quad, 0]
+                b[p] = by_point[p, quad, 1]
+                c[p] = by_point[p, quad, 2]
+                d[p] = by_point[p, quad, 3]
 
 
 @compiled
 def _pack(tile: Tile, packed: Floats, part: Span) -> None:
-    """Write the channels four to a block; what fills up the last block is of no account."""
+    """Write the channels in blocks; what fills up the last block is of no account."""
     low, size = part
-    for block in range(len(packed)):
-        first = block * lanes.WIDTH
+    parts = packed.shape[2]
+    for quad in range(len(packed) * parts):
+        first = quad * lanes.WIDTH
         a, b, c, d = (
             tile.channels[first],
             tile.channels[first + 1],
             tile.channels[first + 2],
             tile.channels[first + 3],
         )
-        target = packed[block, low : low + size]
+        target = packed[quad // parts, low : low + size, quad % parts]
         for p in range(size):
             target[p, 0] = a[p]
             target[p, 1] = b[p]
@@ -176,10 +202,12 @@ def _softmax(problems: Problems, problem: int, tile: Tile, part: Span) -> None:
         _exponentiate(row, top, tile, size)
         for p in range(size):
             total[p] += row[p]
+    for p in range(size):
+        total[p] = np.float32(1) / total[p]
     for label in range(labels):
         row = tile.channels[label * count + problem]
         for p in range(size):
-            row[p] /= total[p]
+            row[p] *= total[p]
 
 
 @compiled
