@@ -196,10 +196,10 @@ def _number(keys: Keys, vertices: Indices, table: Table, start: Span) -> Span:
 
 
 class Colour(NamedTuple):
-    """The `count` vertices of one colour, with the numbers from `first` on."""
+    """The vertices of one colour, with the numbers from `first` on."""
 
     table: Table
-    count: int
+    size: int
     first: int
 
 
@@ -225,7 +225,7 @@ def _number_colour(keys: Keys, vertices: Indices, key_count: int) -> tuple[Table
 def _link(colour: Colour, other: Colour, steps: Keys, neighbours: Indices) -> None:
     """Join the vertices of one colour to their neighbours of the colour before, in every direction, both ways."""
     for j in range(len(steps)):
-        for i in range(colour.count):
+        for i in range(colour.size):
             found = other.table.slots[_find(colour.table.keys[i] + steps[j], other.table)]
             if found != EMPTY:
                 vertex, before = colour.first + i, other.first + found
@@ -273,7 +273,7 @@ def _slice(lattice: Lattice, vertices: Floats, out: Floats, span: Span) -> None:
 
 
 class Filters:
-    """Several lattices over the same points, with room to work in that every call, for blocks of one size, uses again."""
+    """Several lattices over the same points, with room to work in for blocks of one size, used again by every call."""
 
     def __init__(self, lattices: Sequence[Lattice], team: Team) -> None:
         self._lattices = lattices

@@ -77,7 +77,7 @@ def infer(lattices: Sequence[Lattice], problems: Problems, iterations: int, team
 
 @compiled
 def _update(problems: Problems, messages: Floats, packed: Floats, marginals: Floats, span: Span) -> None:
-    """Turn messages (kernels, blocks, p, parts, 4) into marginals: `packed` (blocks, p, parts, 4) and (n or 0, b, p)."""
+    """Turn messages (kernels, blocks, p, parts, 4) into marginals: packed likewise, and as (n, b, p) or (0, b, p)."""
     labels, count, _ = problems.energies.shape
     rows = max(labels * count, packed.shape[0] * packed.shape[2] * lanes.WIDTH)
     power = np.empty(TILE, np.int32)
