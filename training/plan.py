@@ -6,7 +6,7 @@ Everything depends on the number of images seen alone, so an interrupted run goe
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from training.scenes import SceneRules
 
@@ -20,18 +20,24 @@ class Stage:
     rules: SceneRules
 
 
+# From the third stretch on, drawings are also redrawn: what helps on unseen drawings, once the seen ones are known.
+_REDRAWN = SceneRules(
+    max_objects=3, single_share=0.35, several_size=(0.28, 0.6), hue_share=0.2, warp=0.12, redraw_share=0.35
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that decides the outcome of training besides the code."""
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 940_000
-    cooldown_images: int = 440_000
+    total_images: int = 1_500_000
+    cooldown_images: int = 450_000
     warmup_images: int = 12_000
-    peak_rate: float = 1.2e-3
+    peak_rate: float = 1.0e-3
     floor_rate: float = 2e-5
-    weight_decay: float = 0.05
+    weight_decay: float = 0.1
     average_decay: float = 0.998
     words_every: int = 3  # texts are encoded anew every so many steps
     core_weight: float = 6.0  # how much more often a concept of the benchmark is drawn
@@ -51,6 +57,16 @@ class Plan:
                 start=700_000,
                 sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 160), (192, 192)),
                 rules=SceneRules(max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
+            ),
+            Stage(
+                start=940_000,
+                sizes_hw=((96, 96),) * 4 + ((128, 128),) * 2 + ((96, 128), (128, 96)),
+                rules=_REDRAWN,
+            ),
+            Stage(
+                start=1_250_000,
+                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 128), (192, 144)),
+                rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
             ),
         )
     )

@@ -6,7 +6,6 @@ Knows nothing of texts or models.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from training.backgrounds import draw_backgrounds
 from training.concepts import COLOURS
+from training.restyle import recolour, redraw, warp
 from training.sprites import STYLES, Sprites
 
 LEVELS = 3  # sprite sheet at full, half and quarter size, so that small objects are not aliased
@@ -33,6 +33,8 @@ class SceneRules:
     max_angle: float = 0.35  # radians
     hue_share: float = 0.1  # of the objects in natural colours, whose hue is turned far
     grain: float = 0.08
+    warp: float = 0.0  # of the sprite's half side
+    redraw_share: float = 0.0  # of the objects, each for another tone curve and another shading
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class SpriteSheet:
         mono = torch.from_numpy(sprites.style == STYLES.index("mono")).to(device)
         self.mono = mono
         # Every concept has its weight, shared by its drawings; one-colour icons count less.
-        weight = torch.where(mono, 0.4, 1.0)
+        weight = torch.where(mono, 0.25, 1.0)
         per_concept = torch.zeros(len(concept_weights), device=device).index_add_(0, self.concept, weight)
         self.weights = weight * concept_weights.to(device)[self.concept] / per_concept[self.concept]
 
@@ -100,8 +102,12 @@ def compose(
         colour = _choose_colours(sheet.mono[chosen], rules.tint_share, generator)
         reach = sizes[rows, slot]
         to_sprite = _poses(centres[rows, slot], reach, size_hw, rules.max_angle, generator)
+        if rules.warp:
+            to_sprite = warp(to_sprite, rules.warp, generator)
         layer = _paste(sheet, chosen, to_sprite, reach * min(size_hw))
-        layer = _recolour(layer, colour, rules.hue_share, generator)
+        layer = recolour(layer, colour, rules.hue_share, generator)
+        if rules.redraw_share:
+            layer = redraw(layer, rules.redraw_share, generator)
         canvas[rows] = layer[:, :3] + canvas[rows] * (1 - layer[:, 3:])
         owners[rows] = torch.where(layer[:, 3] > 0.5, slot + 1, owners[rows])
         concepts[rows, slot] = sheet.concept[chosen]
@@ -175,32 +181,3 @@ def _into_atlas(uv: Tensor, shrink: Tensor, side: int) -> Tensor:
     column = left[:, None, None] + 0.5 + (uv[..., 0] + 1) / 2 * (edge - 1)[:, None, None]
     row = top[:, None, None] + 0.5 + (uv[..., 1] + 1) / 2 * (edge - 1)[:, None, None]
     return torch.stack([column / (side * 1.5), row / side], -1) * 2 - 1
-
-
-def _recolour(layer: Tensor, colour: Tensor, hue_share: float, generator: torch.Generator) -> Tensor:
-    """Tint the objects that have a colour's number; jitter the others a little."""
-    n, device = len(layer), layer.device
-    rgb, alpha = layer[:, :3], layer[:, 3:]
-    luma = (rgb * torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    palette = torch.tensor(list(COLOURS.values()), device=device, dtype=torch.float32) / 255
-    tint = palette[colour.clamp(min=0)][:, :, None, None]
-    tint = tint + 0.06 * torch.randn(tint.shape, generator=generator, device=device)
-    tinted = tint * (0.45 * alpha + 0.9 * luma)
-    jitter = torch.rand(3, n, 1, 1, 1, generator=generator, device=device) * 2 - 1
-    gain, offset, vivid = 1 + 0.15 * jitter[0], 0.06 * jitter[1], 1 + 0.3 * jitter[2]
-    natural = (luma + (rgb - luma) * vivid) * gain + offset * alpha
-    natural = _turn_hue(natural, hue_share, generator)
-    mixed = torch.where((colour >= 0).view(n, 1, 1, 1), tinted, natural)
-    return torch.cat([torch.minimum(mixed.clamp(min=0), alpha), alpha], 1)
-
-
-def _turn_hue(rgb: Tensor, far_share: float, generator: torch.Generator) -> Tensor:
-    """Rotate colours about the gray axis: a little for all, a lot for some."""
-    n, device = len(rgb), rgb.device
-    far = torch.rand(n, generator=generator, device=device) < far_share
-    angle = torch.randn(n, generator=generator, device=device) * torch.where(far, math.pi / 2, 0.12)
-    cos, sin = angle.cos().view(n, 1, 1), angle.sin().view(n, 1, 1) / math.sqrt(3)
-    third = torch.full((3, 3), 1 / 3, device=device)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device)
-    turn = cos * torch.eye(3, device=device) + sin * cross + (1 - cos) * third  # n 3 3
-    return torch.einsum("nij,njhw->nihw", turn, rgb)

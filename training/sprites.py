@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -25,8 +26,15 @@ SPRITE_SIDE_PX = 96
 RENDER_SIDE_PX = 192
 HELD_OUT_STYLE = "noto"
 STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", HELD_OUT_STYLE)
-# One-colour icons share only the outline with a drawing; these names mean something else there.
-_MONO_PACKAGES = ("mdi", "fa6-solid", "game-icons")
+# Icons share only the outline with a drawing. Their colours are dropped, and what a line encloses is filled.
+_MONO_PACKAGES = (
+    *("mdi", "fa6-solid", "game-icons", "ph", "tabler", "mingcute", "pinhead", "whh", "healthicons", "hugeicons"),
+    *("fluent-emoji-high-contrast", "emojione-monotone", "icon-park", "streamline-plump-color"),
+    *("streamline-flex-color", "streamline-sharp-color", "streamline-cyber-color"),
+)
+_MONO_PREFIX = re.compile(r"^(animal|basic|open|deciduous|evergreen|slice-of|red|green|closed)-")
+_MONO_SUFFIX = re.compile(r"(-(fill|filled|duotone|flat|one|face|head|computer|car|[0-9]{1,2}))+$")
+# These names mean something else in the sets of icons.
 _MONO_WRONG = {
     "mouse",
     "orange",
@@ -44,10 +52,12 @@ _MONO_WRONG = {
 _MONO_ALIASES = {
     "motorcycle": ("motorbike",),
     "bicycle": ("bike",),
-    "boat": ("sail-boat", "sailboat"),
+    "boat": ("sail-boat", "sailboat", "ship", "motor-boat"),
     "apple": ("food-apple", "apple-whole", "shiny-apple"),
     "house": ("home", "house-chimney"),
     "soccer ball": ("soccer", "futbol", "soccer-ball"),
+    "sheep": ("ewe",),
+    "pizza": ("pizza-slice",),
     "airplane": ("plane",),
     "television": ("tv",),
     "guitar": ("guitar-acoustic", "guitar-electric"),
@@ -56,7 +66,7 @@ _MONO_ALIASES = {
     "umbrella": ("umbrella", "umbrella-closed"),
     "dog": ("dog", "dog-side", "sitting-dog"),
     "horse": ("horse", "horse-head"),
-    "car": ("car", "car-side"),
+    "car": ("car", "car-side", "automobile", "sedan"),
 }
 
 
@@ -118,8 +128,8 @@ def _drawings(work: Path, concept: Concept, labels: dict[str, str]) -> Iterator[
             yield style, _render_svg(svg)
     names = {*_MONO_ALIASES.get(concept.name, ())} | ({_slug(concept.name)} - _MONO_WRONG)
     for package in _MONO_PACKAGES:
-        for svg in _iconify(work, package, names):
-            yield "mono", _render_svg(svg)
+        for svg in _iconify(work, package, names, bare=True):
+            yield "mono", _fill_outline(_render_svg(svg))
 
 
 def _existing(style: str, folder: Path, names: tuple[str, ...]) -> Iterator[tuple[str, Image.Image]]:
@@ -141,12 +151,16 @@ def _slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", label.lower().replace("\u2019", "")).strip("-")
 
 
-def _iconify(work: Path, package: str, slugs: set[str], *, squash: bool = False) -> Iterator[str]:
-    """Yield the SVG texts of one Iconify package whose names are in `slugs`, numbered variants included."""
+def _iconify(work: Path, package: str, slugs: set[str], *, squash: bool = False, bare: bool = False) -> Iterator[str]:
+    """Yield the SVG texts of one Iconify package whose names are in `slugs`, numbered variants included.
+
+    `bare` leaves out what icons' names say of the way they are drawn.
+    """
     table = _read_iconify(work, package)
     wanted = {slug.replace("-", "") for slug in slugs} if squash else slugs
     for name, icon in table["icons"].items():
-        if re.sub(r"-[1-9]$", "", name) in wanted:
+        plain = _MONO_PREFIX.sub("", _MONO_SUFFIX.sub("", name)) if bare else re.sub(r"-[1-9]$", "", name)
+        if plain in wanted and not icon.get("hidden"):
             width = icon.get("width", table.get("width", 16))
             height = icon.get("height", table.get("height", 16))
             body = icon["body"].replace("currentColor", "#808080")
@@ -161,6 +175,17 @@ def _read_iconify(work: Path, package: str) -> dict:
     if path not in _ICONIFY:
         _ICONIFY[path] = json.loads(path.read_text())
     return _ICONIFY[path]
+
+
+def _fill_outline(icon: Image.Image) -> Image.Image:
+    """Turn an icon gray, and fill what its lines enclose with white: line drawings become things with a body."""
+    alpha = np.asarray(icon.getchannel("A"))
+    outside = (alpha < 128).astype(np.uint8)
+    _, regions = cv2.connectedComponents(np.pad(outside, 1, constant_values=1), connectivity=4)
+    inside = ((regions != regions[0, 0]) & (regions > 0))[1:-1, 1:-1]
+    luma = np.where(inside & (alpha < 128), 255, np.asarray(icon.convert("L")))
+    solid = np.where(inside, 255, alpha)
+    return Image.fromarray(np.dstack([luma, luma, luma, solid]).astype(np.uint8), "RGBA")
 
 
 def _render_svg(svg: str) -> Image.Image:
