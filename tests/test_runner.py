@@ -94,6 +94,30 @@ def test_shards_gathered_from_several_folders_make_the_report_of_one_run(data, w
     assert reports(tmp_path / "1") == whole
 
 
+def test_results_gathered_from_a_folder_with_another_setting_are_refused_with_their_file(tmp_path):
+    small_tree(tmp_path / "data")
+    _, _, fake = small_run(tmp_path / "data", tmp_path / "first", RunOptions(shard=Shard(1, 2)))
+    question = Question(dataset=find_dataset("voc"), root=tmp_path / "data")
+    for name, theta in (("second", 0.3), ("third", None)):
+        segmenter = fake.replace(score_threshold=theta) if theta else fake
+        conduct = Conduct("paper-voc", RunOptions(shard=Shard(2, 2)), Silent())
+        evaluate(question, segmenter, tmp_path / name, conduct)
+    gathered = tmp_path / "first/records/2-of-2.ndjson"
+    gathered.write_bytes((tmp_path / "second/records/2-of-2.ndjson").read_bytes())
+    with pytest.raises(InputError, match=r"results in .*2-of-2\.ndjson were not made as this folder's run\.json says"):
+        small_run(tmp_path / "data", tmp_path / "first")
+    gathered.write_bytes((tmp_path / "third/records/2-of-2.ndjson").read_bytes())
+    assert small_run(tmp_path / "data", tmp_path / "first")[0].report.coverage.evaluated == 2
+
+
+def test_results_on_another_list_of_images_are_refused(tmp_path):
+    small_tree(tmp_path / "data")
+    small_run(tmp_path / "data", tmp_path / "out")
+    (tmp_path / "data/ImageSets/Segmentation/val.txt").write_text("b\na\n")
+    with pytest.raises(InputError, match=r"model, software or list of images; the two must not mix"):
+        small_run(tmp_path / "data", tmp_path / "out")
+
+
 @pytest.mark.parametrize(("images", "count"), [(10, 4), (3, 5), (7, 7), (40, 1)])
 def test_every_image_belongs_to_exactly_one_shard(images, count):
     owners = [[index for index in range(1, count + 1) if Shard(index, count).takes(i)] for i in range(images)]
@@ -220,31 +244,32 @@ def test_labels_beyond_a_byte_are_saved_in_16_bits(tmp_path):
 
 SEMANTIC = Record("a", 0.5, SemanticResult((PixelCount(0, 1, 9), PixelCount(1, 1, 4)), (1, 2)))
 REFERRING = Record("b", 0.25, ReferringResult(Overlap(1, 2), Overlap(3, 4), (Overlap(5, 6),), True, False))
+DIGEST = "0123456789abcdef"
 FAILED = Record("c", 0.0, failure="Broken: “ß”\n")
 
 
 @pytest.mark.parametrize("record", [SEMANTIC, REFERRING, FAILED])
 def test_records_come_back_as_they_were_written(tmp_path, record):
-    RecordStore(tmp_path).append(record)
-    store = RecordStore(tmp_path)
+    RecordStore(tmp_path, DIGEST).append(record)
+    store = RecordStore(tmp_path, DIGEST)
     assert store.read(record.name) == record
     assert store.has_result(record.name) == (record.failure is None)
 
 
 @pytest.mark.parametrize("length", range(1, 40, 3))
 def test_a_line_torn_off_by_a_kill_is_left_behind(tmp_path, length):
-    store = RecordStore(tmp_path)
+    store = RecordStore(tmp_path, DIGEST)
     store.append(SEMANTIC)
     path = tmp_path / "records/1-of-1.ndjson"
     path.write_bytes(path.read_bytes() + path.read_bytes()[:length])
-    store = RecordStore(tmp_path)
+    store = RecordStore(tmp_path, DIGEST)
     store.append(REFERRING)
-    for reader in (store, RecordStore(tmp_path)):
+    for reader in (store, RecordStore(tmp_path, DIGEST)):
         assert reader.read("a") == SEMANTIC
         assert reader.read("b") == REFERRING
 
 
 def test_a_failure_never_hides_a_result_of_another_shard(tmp_path):
-    RecordStore(tmp_path, "1-of-2").append(SEMANTIC)
-    RecordStore(tmp_path, "2-of-2").append(Record("a", 0.0, failure="Broken."))
-    assert RecordStore(tmp_path).read("a") == SEMANTIC
+    RecordStore(tmp_path, DIGEST, "1-of-2").append(SEMANTIC)
+    RecordStore(tmp_path, DIGEST, "2-of-2").append(Record("a", 0.0, failure="Broken."))
+    assert RecordStore(tmp_path, DIGEST).read("a") == SEMANTIC

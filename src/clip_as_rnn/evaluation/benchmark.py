@@ -1,6 +1,7 @@
 """Evaluate one segmenter on one data set, from the files to the report."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from clip_as_rnn.evaluation.datasets import Dataset, SemanticDataset
@@ -78,16 +79,15 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
     """Evaluate a segmenter, or go on with it, and write the report into `folder` when all is done.
 
     Raises:
-        InputError: the data is not where it should be, or the folder holds a run that was made otherwise.
+        InputError: the data is not where it should be, or the folder holds results that were made otherwise.
     """
     task = open_task(question)
     description = describe_run(conduct.preset, _choices(question), segmenter)
     claim_folder(folder, description)
     title = f"{question.dataset.title}, {folder.name}"
-    go_through(
-        open_run(title, task, folder, conduct.options), task.evaluator(segmenter), empty_tally(task), conduct.watcher
-    )
-    run = open_run(title, task, folder, conduct.options)  # anew: other shards may have written meanwhile
+    reopen = partial(open_run, title, task, description, folder, conduct.options)
+    go_through(reopen(), task.evaluator(segmenter), empty_tally(task), conduct.watcher)
+    run = reopen()  # anew: other shards may have written meanwhile
     timing = measure_time(run)
     missing = sum(not run.store.has_record(name) for name in run.names)
     if missing:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.benchmark import Question, open_task
-from clip_as_rnn.evaluation.description import RunDescription, list_differences, read_description
+from clip_as_rnn.evaluation.description import RunDescription, digest_run, list_differences, read_description
 from clip_as_rnn.evaluation.markdown import percent, table
 from clip_as_rnn.evaluation.metrics import image_miou
 from clip_as_rnn.evaluation.panels import Panel, draw_panels
@@ -55,13 +55,16 @@ def compare_runs(question: Question, first: Path, second: Path, folder: Path, *,
     The predictions are in the pictures where a run saved them.
 
     Raises:
-        InputError: a folder holds no run, or a run on another data set or split.
+        InputError: a folder holds no run, or a run on another data set, split or list of images.
     """
     descriptions = (read_description(first), read_description(second))
     for path, description in zip((first, second), descriptions, strict=True):
         _check_dataset(path, description, question)
     task = open_task(question)
-    stores = (RecordStore(first), RecordStore(second))
+    stores = (
+        RecordStore(first, digest_run(descriptions[0], task.names)),
+        RecordStore(second, digest_run(descriptions[1], task.names)),
+    )
     differences, only_one = _differences(task, stores)
     differences.sort(key=lambda difference: -abs(difference.gain))  # stable: ties stay in the order of the data set
     contrast = Contrast(

@@ -1,7 +1,9 @@
 """What a run was made with: data set, every setting, models, software. Runs that differ in any of it never mix."""
 
+import hashlib
+import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +17,7 @@ from clip_as_rnn.evaluation.segmenting import Segmenting
 _PACKAGES = ("torch", "transformers", "numpy", "opencv-python-headless", "pillow", "pycocotools")
 _FILE = "run.json"
 _LISTED = 4  # entries of a list that a message repeats
+_DIGITS = 16  # of a digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ def describe_run(preset: str, choices: Choices, segmenter: Segmenting) -> RunDes
         models=dict(sorted(segmenter.describe().items())),
         software=_software(),
     )
+
+
+def digest_run(description: RunDescription, names: Sequence[str]) -> str:
+    """Return what marks the results of runs that are made alike on the same images: 16 hexadecimal digits."""
+    content = json.dumps([asdict(description), list(names)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
 
 
 def claim_folder(folder: Path, description: RunDescription) -> None:

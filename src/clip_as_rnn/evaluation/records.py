@@ -69,10 +69,20 @@ class _Place:
 
 
 class RecordStore:
-    """The records of one output folder: reads those of all shards, appends to those of one."""
+    """The records of one output folder: reads those of all shards, appends to those of one.
 
-    def __init__(self, folder: Path, shard: str = "1-of-1") -> None:
+    Every line bears the `digest` of the run that made it, so that results gathered from several folders never mix
+    what was made differently.
+    """
+
+    def __init__(self, folder: Path, digest: str, shard: str = "1-of-1") -> None:
+        """Index what is there.
+
+        Raises:
+            InputError: a file holds results of another run.
+        """
         self._path = folder / "records" / f"{shard}.ndjson"
+        self._digest = digest
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._places: dict[str, _Place] = {}
         for path in sorted(self._path.parent.glob("*.ndjson")):
@@ -96,7 +106,8 @@ class RecordStore:
 
     def append(self, record: Record) -> None:
         """Write a record to the disk before returning."""
-        line = json.dumps(_encode(record), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        fields = {"run": self._digest, **_encode(record)}
+        line = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         with self._path.open("ab") as stream:
             offset = stream.seek(0, os.SEEK_END)
             if _ends_torn(self._path, offset):  # killed in the middle of a line: leave it behind
@@ -111,10 +122,15 @@ class RecordStore:
         for offset, line in _lines(path):
             try:
                 fields = json.loads(line)
-                place = _Place(path, offset, fields["failure"] is not None)
-                self._note(fields["name"], place)
-            except (ValueError, KeyError, TypeError):
+                digest, name, failed = fields.get("run"), fields["name"], fields["failure"] is not None
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
+            if digest != self._digest:
+                raise InputError(
+                    f"The results in {path} were not made as this folder's run.json says, but with another setting, "
+                    "model, software or list of images; the two must not mix: take that file away."
+                )
+            self._note(name, _Place(path, offset, failed))
 
     def _note(self, name: str, place: _Place) -> None:
         """Remember a record; a result is never displaced by a failure."""

@@ -16,6 +16,7 @@ from numpy import ndarray
 from PIL import Image
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.description import RunDescription, digest_run
 from clip_as_rnn.evaluation.records import Record, RecordStore, write_atomically
 from clip_as_rnn.evaluation.tallies import Tally
 from clip_as_rnn.evaluation.tasks import Evaluate, Task
@@ -66,6 +67,15 @@ class RunOptions:
     shard: Shard = Shard()
     save_predictions: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the limit.
+
+        Raises:
+            InputError: it is below 1.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"Expected a limit of at least 1 image, but got {self.limit}.")
+
 
 @runtime_checkable
 class Watcher(Protocol):
@@ -98,15 +108,14 @@ class Run:
         return saved and self.store.has_result(name)
 
 
-def open_run(title: str, task: Task, folder: Path, options: RunOptions) -> Run:
+def open_run(title: str, task: Task, description: RunDescription, folder: Path, options: RunOptions) -> Run:
     """Take up a run where it was left, or begin it; the title is for whoever watches.
 
     Raises:
-        InputError: the limit is below 1.
+        InputError: the folder holds results of another run.
     """
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"Expected a limit of at least 1 image, but got {options.limit}.")
-    return Run(title, tuple(task.names[: options.limit]), folder, options, RecordStore(folder, str(options.shard)))
+    store = RecordStore(folder, digest_run(description, task.names), str(options.shard))
+    return Run(title, tuple(task.names[: options.limit]), folder, options, store)
 
 
 def go_through(run: Run, evaluate: Evaluate, tally: Tally, watcher: Watcher) -> None:
