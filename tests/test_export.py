@@ -33,6 +33,10 @@ def _overlapping(count: int) -> Segmentation:
     return Segmentation(texts, texts, masks, np.linspace(0.2, 0.9, count, dtype=np.float32))
 
 
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def _blank(segmentation: Segmentation) -> Result:
     return Result(segmentation, np.zeros((*segmentation.size_hw, 3), np.uint8))
 
@@ -98,12 +102,48 @@ def test_masks_are_one_file_per_text_and_may_overlap(tmp_path: Path):
             assert np.array_equal(np.asarray(stored), mask * 255)
 
 
-def test_masks_of_an_earlier_run_are_removed_and_other_files_kept(result: Result, tmp_path: Path):
-    save(_blank(_overlapping(9)), tmp_path, stem="a", formats=["masks"])
-    (tmp_path / "a_masks" / "notes.png").touch()
+def test_masks_that_an_earlier_run_recorded_are_removed(result: Result, tmp_path: Path):
+    save(_blank(_overlapping(9)), tmp_path, stem="a", formats=["masks", "json"])
+    save(result, tmp_path, stem="a", formats=["masks", "json"])
+    assert _names(tmp_path / "a_masks") == ["001_cat.png", "002_train-bus.png", "003_红色的-猫.png", "004.png"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.png", "002_mine.png", "1000_mine.png", "001_text-0/deep.png"])
+@pytest.mark.parametrize("formats", [["masks", "json"], ["masks"]])
+def test_files_of_somebody_else_are_never_touched(result: Result, tmp_path: Path, name: str, formats: list[Format]):
+    theirs = tmp_path / "a_masks" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    for one in (_blank(_overlapping(9)), result):
+        save(one, tmp_path, stem="a", formats=formats)
+        assert theirs.read_text() == "mine"
+    assert "001_cat.png" in _names(tmp_path / "a_masks")
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"found": 3}', '{"found": [3, {"label": "../..", "text": "b"}]}'])
+def test_another_programs_json_names_no_masks(result: Result, tmp_path: Path, record: str):
+    (tmp_path / "a.json").write_text(record)
+    (tmp_path / "a_masks").mkdir()
+    (tmp_path / "a_masks" / "002_b.png").touch()
     save(result, tmp_path, stem="a", formats=["masks"])
-    names = sorted(path.name for path in (tmp_path / "a_masks").iterdir())
-    assert names == ["001_cat.png", "002_train-bus.png", "003_红色的-猫.png", "004.png", "notes.png"]
+    assert "002_b.png" in _names(tmp_path / "a_masks")
+    assert (tmp_path / "a.json").read_text() == record
+
+
+@pytest.mark.parametrize("writer", ["_write_png", "_swap_in"])
+def test_an_interrupted_run_leaves_no_json_that_would_call_it_complete(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+):
+    save(_blank(_overlapping(2)), tmp_path, stem="a", formats=["overlay", "masks", "json"])
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"clip_as_rnn.export.{writer}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(result, tmp_path, stem="a", formats=["overlay", "masks", "json"])
+    assert _names(tmp_path) == ["a_masks", "a_overlay.png"]
+    assert _names(tmp_path / "a_masks") == ["001_text-0.png", "002_text-1.png"]
 
 
 def test_arrays_read_back_without_pickle(result: Result, tmp_path: Path):
@@ -132,7 +172,7 @@ def test_exactly_the_planned_paths_are_written(result: Result, tmp_path: Path):
     assert sorted(tmp_path.iterdir()) == sorted(written)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "json"])
 def test_an_interrupt_amid_any_format_leaves_old_files_and_no_parts(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Format
 ):

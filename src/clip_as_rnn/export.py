@@ -1,15 +1,17 @@
 """Results to files: pictures, label maps, masks, JSON with COCO run lengths, arrays.
 
 Every file is written beside its name and then moved there, so that none is ever seen half-written, whatever interrupts.
-Knows nothing of models; what is to be said of the image and of the settings is passed in.
+The JSON is the record of a run: it goes first and comes last, so that where it is, all is. Knows nothing of models; what
+is to be said of the image and of the settings is passed in.
 """
 
 import json
 import re
+import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -68,16 +70,26 @@ def prepare_folder(folder: Path) -> None:
 
 
 def save(result: Result, folder: Path, *, stem: str, formats: Sequence[Format]) -> list[Path]:
-    """Write a result in each format; the JSON comes last, so that where it is, all is.
+    """Write a result in each format. An earlier JSON of that stem is removed first and the new one written last.
+
+    Of an earlier run's masks those go that its JSON names; other files in their folder are left alone.
 
     Returns the paths written, in the order of `FORMATS`; for `masks`, the folder that holds one PNG per text.
 
     Raises:
         InputError: a file cannot be written, or the figure is asked without a trace.
     """
+    (record,) = _targets(folder, stem, "json")
+    before = _recorded_masks(record)
     try:
-        for name in sorted(formats, key=lambda name: name == "json"):
+        if "json" in formats:
+            record.unlink(missing_ok=True)
+        for name in (name for name in FORMATS if name in formats and name not in ("masks", "json")):
             _WRITERS[name](result, *_targets(folder, stem, name))
+        if "masks" in formats:
+            _write_masks(result, *_targets(folder, stem, "masks"), before=before)
+        if "json" in formats:
+            _write_json(record, to_json(result))
     except OSError as error:
         raise InputError(f"The results cannot be written to {str(folder)!r}: {error.strerror or error}.") from error
     return planned_paths(folder, stem, formats)
@@ -153,15 +165,49 @@ def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
     _write_json(classes_path, {str(label): name for label, name in enumerate(names)})
 
 
-def _write_masks(result: Result, folder: Path) -> None:
-    """Write one black-and-white PNG per text; masks of an earlier run that are not of this one are removed."""
-    folder.mkdir(exist_ok=True)
-    names = [mask_name(label, text) for label, text in enumerate(result.segmentation.texts, 1)]
-    for name, mask in zip(names, result.segmentation.masks, strict=True):
-        _write_png(folder / name, Image.fromarray(mask.astype(np.uint8) * 255))
-    for path in folder.glob("[0-9][0-9][0-9]*.png"):
-        if path.name not in names:
-            path.unlink()
+def _write_masks(result: Result, folder: Path, *, before: Set[str]) -> None:
+    """Write one black-and-white PNG per text; they take the place of the files named in `before`, all at once."""
+    part = _part(folder)
+    try:
+        part.mkdir()
+        for label, (text, mask) in enumerate(zip(result.segmentation.texts, result.segmentation.masks, strict=True), 1):
+            _write_png(part / mask_name(label, text), Image.fromarray(mask.astype(np.uint8) * 255))
+        _swap_in(part, folder, before)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _swap_in(part: Path, folder: Path, before: Set[str]) -> None:
+    """Move a complete folder to its place; where that holds files of somebody else, they stay, and ours join them."""
+    written = [path.name for path in part.iterdir()]
+    for name in before.union(written):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or not empty
+        folder.rmdir()
+    if not folder.is_dir():
+        part.replace(folder)
+        return
+    for name in written:
+        (part / name).replace(folder / name)
+    part.rmdir()
+
+
+def _recorded_masks(record: Path) -> Set[str]:
+    """List the names of the masks that an earlier run wrote, by its JSON; none if there is no such JSON."""
+    found = read_record(record).get("found")
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    named = [(row.get("label"), row.get("text")) for row in rows]
+    return {mask_name(label, text) for label, text in named if isinstance(label, int) and isinstance(text, str)}
+
+
+def read_record(path: Path) -> Mapping[str, Any]:
+    """Read the JSON of an earlier run; empty where there is none or where it is another's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write_npz(result: Result, path: Path) -> None:
@@ -175,10 +221,6 @@ def _write_npz(result: Result, path: Path) -> None:
             texts=np.array(segmentation.texts, dtype=np.str_),
             queries=np.array(segmentation.queries, dtype=np.str_),
         )
-
-
-def _write_description(result: Result, path: Path) -> None:
-    _write_json(path, to_json(result))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -195,7 +237,7 @@ def _write_png(path: Path, picture: Image.Image) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes its place at `path` only once it is complete."""
-    part = path.with_name(f".{uuid4().hex}.part")  # in the same folder: a move within one file system is atomic
+    part = _part(path)
     try:
         with part.open("xb") as file:
             yield file
@@ -203,6 +245,11 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:  # Ctrl-C too
         part.unlink(missing_ok=True)
         raise
+
+
+def _part(path: Path) -> Path:
+    """Name a place in the same folder, for a move within one file system is atomic."""
+    return path.with_name(f".{uuid4().hex}.part")
 
 
 _ENDINGS: Mapping[Format, tuple[str, ...]] = {
@@ -217,7 +264,5 @@ _WRITERS: Mapping[Format, Callable[..., None]] = {
     "overlay": _write_overlay,
     "figure": _write_figure,
     "labels": _write_labels,
-    "masks": _write_masks,
-    "json": _write_description,
     "npz": _write_npz,
 }
