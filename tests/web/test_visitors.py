@@ -115,8 +115,9 @@ def test_two_visitors_get_their_own_results(visit, made_up, picture, tmp_path):
     assert [row.split()[0] for row in first.rows] == ["slow", "ghost"]
     assert [row.split()[0] for row in second.rows] == ["cat", "dog", "cow"]
     assert first.download("COCO JSON", tmp_path).read_text() != second.download("COCO JSON", tmp_path).read_text()
-    assert "mode=referring" not in first.page.locator(".cm-content").first.inner_text()
-    assert "mode=referring" in second.page.locator(".cm-content").first.inner_text()
+    expect(second.page.locator(".cm-content").first).to_contain_text("mode=referring")
+    expect(first.page.locator(".cm-content").first).to_contain_text("car segment grey.png")
+    expect(first.page.locator(".cm-content").first).not_to_contain_text("mode=referring")
 
 
 def test_a_run_can_be_cancelled_and_the_next_one_works(visit, made_up, picture):
@@ -171,7 +172,7 @@ def test_files_go_when_their_visitor_leaves(visit, made_up, tmp_path):
 def test_a_preset_fills_the_settings_and_says_its_values(visit, made_up):
     visitor = visit(made_up)
     visitor.page.get_by_role("button", name="Advanced").click()
-    assert visitor.page.get_by_text("A text that scores less at any step is rejected. Preset: 0.4.").is_visible()
+    expect(visitor.page.get_by_text("A text that scores less at any step is rejected. Preset: 0.4.")).to_be_visible()
     visitor.page.get_by_label("Preset").click()
     visitor.page.get_by_role("option", name="paper-pc459").click()
     expect(visitor.page.get_by_text("is rejected. Preset: 0.25.")).to_be_visible()

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, Page, Request, expect
 
-PATIENCE_MS = 120_000
+PATIENCE_MS = 120_000  # on a machine that is busy with other work
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
