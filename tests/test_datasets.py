@@ -1,5 +1,7 @@
 """Every semantic data set in its exact layout, label by label, and the sentences where something is not there."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -182,6 +184,35 @@ def test_broken_files_are_input_errors(tmp_path, content):
         read_labels(item, dataset, 20)
     with pytest.raises(InputError, match="Cannot read the image"):
         read_rgb(item.image)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("pc459", ".tif"), ("voc", ".png"), ("voc", ".bmp"), ("voc", ".gif")])
+def test_no_damage_of_a_file_is_more_than_an_input_error(tmp_path, name, suffix):
+    """Bits flipped and ends cut off, as bad disks and broken downloads do it."""
+    dataset = write_tree(name, tmp_path, {"a": np.arange(12 * 11).reshape(12, 11) % 7})
+    (item,) = list_images(dataset, tmp_path, dataset.split)
+    with Image.open(item.labels) as image:
+        image.save(tmp_path / f"sound{suffix}")
+    sound, dice = (tmp_path / f"sound{suffix}").read_bytes(), np.random.default_rng(0)
+    for _ in range(250):
+        damaged = bytearray(sound)
+        for position in dice.integers(len(sound), size=int(dice.integers(1, 4))):
+            damaged[position] = dice.integers(256)
+        item.labels.write_bytes(damaged[: int(dice.integers(1, len(sound)))] if dice.random() < 0.3 else damaged)
+        with suppress(InputError):
+            read_labels(item, dataset, 20)
+        with suppress(InputError):
+            read_rgb(item.labels)
+
+
+def test_a_label_image_of_far_too_many_pixels_is_an_input_error(tmp_path):
+    dataset = write_tree("voc", tmp_path, {"a": np.zeros((2, 2), dtype=int)})
+    (item,) = list_images(dataset, tmp_path, "val")
+    Image.new("1", (20000, 10000)).save(item.labels)
+    with pytest.raises(
+        InputError, match=r"Cannot read the label image .*a\.png: it has more than 178,956,970 pixels\."
+    ):
+        read_labels(item, dataset, 20)
 
 
 def test_images_are_not_turned_by_their_exif_orientation(tmp_path):

@@ -3,8 +3,14 @@
 Images are read as their pixels lie in the file: label images never follow an EXIF orientation.
 """
 
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Int
@@ -17,6 +23,12 @@ from clip_as_rnn.evaluation.vocabulary import Vocabulary, bundled_vocabulary, li
 from clip_as_rnn.shapes import LabelMap, RgbImage
 
 IGNORED = -1  # a pixel that counts nowhere
+# What Pillow's decoders raise on damaged files; MemoryError and the like are not the file's fault and pass through.
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
+    *(struct.error, zlib.error),
+)
+_WARNINGS_LOCK = Lock()  # warnings.catch_warnings is not thread-safe
 _PLANE = 2  # dimensions of a label image; a colour picture has three
 
 
@@ -80,12 +92,8 @@ def read_rgb(path: Path) -> RgbImage:
     Raises:
         InputError: it is missing or cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"Cannot read the image {path}: {reason}.") from error
+    with _reading(path, "the image") as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int) -> LabelMap:
@@ -96,11 +104,8 @@ def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int)
     """
     if not item.labels.is_file():
         raise InputError(f"No annotation for the image {item.name}: expected {item.labels}. {dataset.source}")
-    try:
-        with Image.open(item.labels) as image:
-            values = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise InputError(f"Cannot read the label image {item.labels}: {error}.") from error
+    with _reading(item.labels, "the label image") as image:
+        values = np.asarray(image)
     if values.ndim != _PLANE or values.dtype.kind not in "uib":
         raise InputError(
             f"Expected one integer per pixel in the label image {item.labels}, but got {values.shape} of "
@@ -109,6 +114,28 @@ def read_labels(item: LabelledImage, dataset: SemanticDataset, class_count: int)
     labels = values.astype(np.int64) + dataset.encoding.offset
     beyond = 0 if dataset.encoding.beyond == "background" else IGNORED
     return np.where((labels >= 0) & (labels <= class_count), labels, beyond)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open an image file for its pixels to be taken within the block.
+
+    Raises:
+        InputError: it is missing, has too many pixels or cannot be decoded.
+    """
+    try:
+        with _WARNINGS_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd headers and of sizes: what cannot be used is an error below
+            with Image.open(path) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        raise InputError(f"Cannot read {what} {path}: it is of no known format.") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(f"Cannot read {what} {path}: it has more than {most:,} pixels.") from error
+    except _DAMAGE as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"Cannot read {what} {path}: {reason}.") from error
 
 
 def check_same_size(
