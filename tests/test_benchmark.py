@@ -131,17 +131,29 @@ def test_run_lengths_do_for_referred_objects(tmp_path):
     assert [row["scores"]["miou"] for row in body["rows"]] == [1, 1, 1]
 
 
+def test_two_references_of_one_name_are_both_counted_and_not_done_again(tmp_path):
+    references = [reference(1, 9, ["x"], ann=1), reference(1, 9, ["y"], ann=2)]
+    parts = {1: [rectangle(0, 0, 4, 4)], 2: [rectangle(0, 0, 8, 4)]}
+    write_referring_tree(tmp_path / "data", FILES["refcoco"], references, {9: SIZE}, parts)
+    fake = FakeSegmenter({SIZE: {text: box(SIZE, slice(0, 4), slice(0, 4)) for text in ("x", "y")}})
+    first = run(find_dataset("refcoco"), tmp_path, fake)
+    assert first["body"]["rows"][0]["scores"]["miou"] == pytest.approx((1 + 0.5) / 2)
+    assert run(find_dataset("refcoco"), tmp_path, fake) == first
+    assert len(fake.calls) == 2
+
+
 def test_broken_references_are_counted_and_named(tmp_path):
-    references = [reference(1, 9, ["x"]), reference(2, 8, ["x"]), reference(3, 9, [" "])]
+    references = [reference(1, 9, ["x"]), reference(2, 8, ["x"]), reference(3, 9, [" "]), reference(4, 9, ["x"])]
     sizes = {9: SIZE, 8: (7, 7)}
-    parts = {i: [rectangle(0, 0, 4, 4)] for i in (1, 2, 3)}
+    parts = {**{i: [rectangle(0, 0, 4, 4)] for i in (1, 2, 3)}, 4: []}
     write_referring_tree(tmp_path / "data", FILES["refcoco"], references, sizes, parts)
     instances = tmp_path / "data/refcoco/instances.json"
     instances.write_text(instances.read_text().replace('"height": 7', '"height": 6'))
     report = run(find_dataset("refcoco"), tmp_path, FakeSegmenter({SIZE: {"x": box(SIZE, slice(0, 4), slice(0, 4))}}))
-    assert [failure["name"] for failure in report["failures"]] == ["2", "3"]
+    assert [failure["name"] for failure in report["failures"]] == ["2", "3", "4"]
     assert "to be 7 x 6 as instances.json says, but it is 7 x 7" in report["failures"][0]["reason"]
     assert "all of its sentences are blank" in report["failures"][1]["reason"]
+    assert "polygons or run lengths of a 10 x 10 image, but: there is none" in report["failures"][2]["reason"]
     assert report["body"]["rows"][0]["scores"]["count"] == 1
 
 

@@ -45,6 +45,18 @@ def test_all_sentences_of_an_object_stay_together_and_blank_ones_go(tmp_path):
     assert (found.name, found.sentences) == ("4", ("left dog", "the dog"))
 
 
+def test_references_of_one_name_are_told_apart_by_their_place(tmp_path):
+    references = [reference(1, 9, ["dog"], ann=4), reference(2, 9, ["cat"], ann=4), reference(1, 9, ["cow"], ann=5)]
+    segmentations = {4: [rectangle(0, 0, 2, 2)], 5: [rectangle(0, 0, 4, 4)]}
+    write_referring_tree(tmp_path, FILES["refcoco"], references, {9: SIZE}, segmentations)
+    found = list_references(find_dataset("refcoco"), tmp_path, "val")
+    assert [(one.name, one.sentences, one.mask().sum()) for one in found] == [
+        ("1", ("dog",), 4),
+        ("2", ("cat",), 4),
+        ("1_2", ("cow",), 16),
+    ]
+
+
 @pytest.mark.parametrize(
     ("asked", "expected"), [("testA", ["1", "3"]), ("testB", ["2", "3"]), ("test", ["1", "2", "3"])]
 )
@@ -93,6 +105,7 @@ def test_run_lengths_are_read_compressed_and_plain():
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon has 7 coordinates, an odd number"),
         ({"size": [3, 4], "counts": [12]}, "the run lengths are of a 4 x 3 image"),
         ([17], "has no len"),
+        ([], "there is none"),
     ],
 )
 def test_malformed_segmentations_are_input_errors(segmentation, reason):

@@ -34,11 +34,13 @@ def _layers(segmentation: Segmentation, size_hw: tuple[int, int]) -> Int[ndarray
     """Count how many polygons (or run-length masks) cover each pixel.
 
     Raises:
-        InputError: COCO's format is not kept, or a run-length mask has another size.
+        InputError: COCO's format is not kept, nothing is given, or a run-length mask has another size.
     """
     height, width = size_hw
     layers = np.zeros(size_hw, dtype=np.int64)
     try:
+        if not len(segmentation):
+            raise ValueError("there is none")
         for part in [segmentation] if isinstance(segmentation, Mapping) else segmentation:
             if isinstance(part, Mapping) or len(part) >= _TRIANGLE:
                 layers += _decode(_encoded(part, height, width))

@@ -1,8 +1,9 @@
 """Find and read the sentences and objects of a referring data set, in RefCOCO's layout."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Reference:
     """Sentences that all refer to the same thing in one image.
 
     Attributes:
-        name: unique within the split.
+        name: unique within the split; where the file repeats one, the second is called `NAME_2`, and so on.
         segmentations: polygons or run lengths of each object referred to; none where a sentence has no target.
     """
 
@@ -64,7 +65,8 @@ def list_references(dataset: ReferringDataset, root: Path, split: str) -> tuple[
         known = ", ".join(sorted({str(record["split"]) for record in records}))
         raise InputError(f"{path} holds no reference of the split {split!r}; it holds {known or 'none'}.")
     try:
-        return tuple(reference for record in chosen for reference in _references(record, instances, images, dataset))
+        found = [reference for record in chosen for reference in _references(record, instances, images, dataset)]
+        return tuple(_with_unique_names(found))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"Expected RefCOCO's fields in {path} and its instances.json, but: {error!r}. {dataset.source}"
@@ -157,3 +159,12 @@ def _references(
             sentences=tuple(text for text in group if text.strip()),
             segmentations=segmentations,
         )
+
+
+def _with_unique_names(references: Iterable[Reference]) -> Iterator[Reference]:
+    """Number the repeats of a name in the order of the file, so that a result is never taken for another's."""
+    times: Counter[str] = Counter()
+    for reference in references:
+        times[reference.name] += 1
+        number = times[reference.name]
+        yield reference if number == 1 else replace(reference, name=f"{reference.name}_{number}")
