@@ -107,7 +107,7 @@ def test_a_broken_image_ends_in_1_with_a_report_that_names_it(voc, tmp_path, loa
     (voc / "SegmentationClass/b.png").unlink()
     code, said = car("voc", "--root", voc, "-o", tmp_path / "out")
     assert code == 1
-    assert "Not evaluated: No annotation for the image b: expected" in said
+    assert "Not evaluated, b: No annotation for the image b: expected" in said
     assert "1 of 3 could not be evaluated and are in no score" in said
     assert json.loads((tmp_path / "out/report.json").read_text())["coverage"]["evaluated"] == 2
 
