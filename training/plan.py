@@ -40,6 +40,8 @@ class Plan:
     weight_decay: float = 0.1
     average_decay: float = 0.998
     words_every: int = 3  # texts are encoded anew every so many steps
+    patch_weight: float = 1.0  # of naming patches and pooled regions
+    cam_weight: float = 0.0  # of the loss on the gradient CAM
     core_weight: float = 6.0  # how much more often a concept of the benchmark is drawn
     stages: tuple[Stage, ...] = field(
         default=(
@@ -80,6 +82,10 @@ class Plan:
         rise = min(1.0, (seen + self.batch) / self.warmup_images)
         left = max(0.0, min(1.0, (self.total_images - seen) / self.cooldown_images))
         return self.floor_rate + (self.peak_rate - self.floor_rate) * rise * left
+
+    def loss_weight(self, name: str) -> float:
+        """Weigh the two kinds of local supervision against the rest."""
+        return {"cam": self.cam_weight, "patch": self.patch_weight, "region": self.patch_weight}.get(name, 1.0)
 
     def step_rng(self, purpose: str, seen: int, worker: int) -> random.Random:
         """Make the source of chance for one purpose of one worker's step after `seen` images."""

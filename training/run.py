@@ -102,9 +102,10 @@ def take_step(
     batch = draw_batch(sheet, plan, progress.seen, progress.model.size.patch_px, share)
     rng = plan.step_rng("texts", progress.seen, share.worker)
     is_wordy = (progress.seen // plan.batch) % plan.words_every == 0 or progress.table is None
-    found, table = training_losses(progress.model, tokenizer, batch, rng, None if is_wordy else progress.table)
+    known = None if is_wordy else progress.table
+    found, table = training_losses(progress.model, tokenizer, batch, plan, rng, known)
     progress.table = table.detach()
-    loss = sum(WEIGHTS[name] * value for name, value in found.items())
+    loss = sum(plan.loss_weight(name) * WEIGHTS[name] * value for name, value in found.items())
     progress.model.zero_grad()
     loss.backward()
     _average_gradients(progress.model, share)

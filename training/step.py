@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from training import losses
+from training.cam import cam_loss, cam_maps
 from training.concepts import CONCEPTS
 from training.marks import choose_masks, mark_images
 from training.plan import Plan
@@ -22,7 +23,8 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 BACKGROUND_WEIGHT = 0.35  # of a background patch, for there are many
 LEAST_PATCHES = 0.7  # an object that shows less than so many patches is not spoken of
-WEIGHTS = {
+WEIGHTS = {  # those of local supervision, in `Plan`, multiply them
+    "cam": 1.0,
     "patch": 1.0,
     "cls": 1.0,
     "early": 0.25,
@@ -117,7 +119,7 @@ def measure_truth(batch: Batch, patch_px: int) -> Truth:
 
 
 def training_losses(
-    model: Clip, tokenizer: CLIPTokenizer, batch: Batch, rng: random.Random, table: Tensor | None = None
+    model: Clip, tokenizer: CLIPTokenizer, batch: Batch, plan: Plan, rng: random.Random, table: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the losses of one batch, unweighted, and the vectors of the table of texts.
 
@@ -134,7 +136,19 @@ def training_losses(
             vectors = encode_texts(model, tokenizer, texts + words.captions + words.phrases)
         table, captions, phrases = vectors.split([len(texts), len(words.captions), len(words.phrases)])
         found |= word_losses(features, truth, batch, words, (captions, phrases), model.scale)
-    return found | naming_losses(features, truth, model.scale * table, batch.marked), table
+    scaled_table = model.scale * table
+    if plan.cam_weight:
+        with torch.autocast(batch.images.device.type, torch.bfloat16):
+            found["cam"] = plain_cam_loss(model, features, truth, batch, scaled_table)
+    return found | naming_losses(features, truth, scaled_table, batch.marked), table
+
+
+def plain_cam_loss(model: Clip, features: ImageFeatures, truth: Truth, batch: Batch, scaled_table: Tensor) -> Tensor:
+    """Compare the gradient CAMs of the names that a plain scene shows with where it shows them."""
+    plain = slice(batch.marked, None)
+    concepts = batch.scenes.concepts[plain]
+    maps = cam_maps(model.vision, features.last_input[plain], scaled_table[concepts.clamp(min=0)])
+    return cam_loss(maps, truth.owners[plain], concepts >= 0)
 
 
 def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, marked: int) -> dict[str, Tensor]:

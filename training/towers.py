@@ -35,12 +35,13 @@ class ClipSize:
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What the losses need of a batch of images; all unit vectors of the joint space."""
+    """What the losses need of a batch of images: unit vectors of the joint space, but for the last."""
 
     patches: Tensor  # (b, grid_h * grid_w, d)
     mean: Tensor  # (b, d), of the mean over the patch tokens
     cls: Tensor  # (b, d)
     early_cls: Tensor  # (b, d), as if the last block were missing
+    last_input: Tensor  # (b, 1 + patches, width), what enters the last block; the only part of another space
 
 
 class Block(nn.Module):
@@ -55,9 +56,10 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map tokens (b, t, width); `bias` (t, t) is added to the attention logits."""
-        x = x + self.out(_attend(self.qkv(self.norm1(x)), bias))
+    def forward(self, x: Tensor, bias: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Map tokens (b, t, width); `bias` (t, t) is added to the attention's logits, `shift` to what it looks at."""
+        seen = self.norm1(x) if shift is None else self.norm1(x) + shift
+        x = x + self.out(_attend(self.qkv(seen), bias))
         hidden = self.up(self.norm2(x))
         return x + self.down(hidden * torch.sigmoid(1.702 * hidden))
 
@@ -102,13 +104,14 @@ class VisionTower(nn.Module):
         x = self.norm_pre(x)
         for block in self.blocks[:-1]:
             x = block(x)
-        early = x[:, 0]
+        last_input = x
         x = self.norm_post(self.blocks[-1](x))
         return ImageFeatures(
             patches=self._embed(x[:, 1:]),
             mean=self._embed(x[:, 1:].mean(1)),
             cls=self._embed(x[:, 0]),
-            early_cls=self._embed(self.norm_post(early)),
+            early_cls=self._embed(self.norm_post(last_input[:, 0])),
+            last_input=last_input,
         )
 
     def positions(self, grid_hw: tuple[int, int]) -> Tensor:
