@@ -32,8 +32,8 @@ def run(folder, parts, options=RunOptions()):  # noqa: B008 - frozen
     write_tree("voc", folder / "data", {"a": np.ones(SIZE, dtype=int), "b": np.zeros(SIZE, dtype=int)})
     segmenter = WithoutRefinement({SIZE: {"aeroplane": box(SIZE, slice(0, 4))}})
     question = Question(dataset=find_dataset("voc"), root=folder / "data")
-    rows = ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", options, Silent()))
-    return rows, segmenter.calls
+    table = ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", options, Silent()))
+    return table.rows, segmenter.calls
 
 
 def test_the_table_says_what_each_part_gives(tmp_path):
@@ -87,3 +87,22 @@ def test_the_recurrence_is_turned_off_cut_after_one_filter_and_left_to_run():
     assert variants["off"] == {"max_steps": 0}
     assert variants["one filter"] == {"max_steps": 1}
     assert variants["until stable"] == {"max_steps": None}
+
+
+@pytest.mark.parametrize(("order", "acts"), [("paper", False), ("official", True), ("single", True)])
+def test_variants_that_the_passes_never_ask_with_are_left_out_and_named(tmp_path, order, acts):
+    """Under the paper's passes things and stuff are each other's background."""
+    write_tree("context", tmp_path / "data", {"a": np.ones(SIZE, dtype=int)})
+    question = Question(dataset=find_dataset("context"), root=tmp_path / "data", order=order)
+    conduct = Conduct("paper-context", RunOptions(), Silent())
+    table = ablate(question, FakeSegmenter({}), tmp_path / "out", ["background"], conduct)
+    names = {"none", "112 texts"}
+    assert {variant.name for variant in table.idle} == (set() if acts else names)
+    assert {row.variant for row in table.rows} == {"as set", "23 texts"} | (names if acts else set())
+    page = (tmp_path / "out/ablation.md").read_text()
+    assert ("never use what would change: background none, background 112 texts." in page) != acts
+
+
+def test_prompts_are_changed_for_things_and_stuff_alike():
+    variants = plan_variants(PRESETS["paper-context"], ["prompts", "prompt-pairs"])
+    assert all(variant.changes["stuff_visual_prompts"] is None for variant in variants[1:])

@@ -112,6 +112,20 @@ def test_a_broken_image_ends_in_1_with_a_report_that_names_it(voc, tmp_path, loa
     assert json.loads((tmp_path / "out/report.json").read_text())["coverage"]["evaluated"] == 2
 
 
+@pytest.mark.parametrize("words", [[], ["--ablate", "crf"]])
+def test_a_shard_with_a_broken_image_ends_in_1(voc, tmp_path, loaded, words):
+    (voc / "SegmentationClass/b.png").unlink()
+    code, said = car("voc", "--root", voc, "-o", tmp_path / "out", "--shard", "2/2", *words)
+    assert code == 1
+    assert "left to other shards" in said
+    assert car("voc", "--root", voc, "-o", tmp_path / "other", "--shard", "1/2", *words)[0] == 0
+
+
+def test_folders_are_named_as_they_are(voc, tmp_path, loaded):
+    _, said = car("voc", "--root", voc, "-o", tmp_path / "out[red]x")
+    assert f"Report: {tmp_path / 'out[red]x/report.md'}" in said
+
+
 def test_an_ablation_prints_its_table(voc, tmp_path, loaded):
     code, said = car("voc", "--root", voc, "-o", tmp_path / "out", "--ablate", "crf,recurrence", "--limit", "1")
     assert code == 0

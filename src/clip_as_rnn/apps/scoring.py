@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from clip_as_rnn import build
+from clip_as_rnn.apps.report import say
 from clip_as_rnn.build import ClipView
 from clip_as_rnn.config import find_preset, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation import passes
-from clip_as_rnn.evaluation.ablation import AblationRow, ablate
+from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.comparison import compare_runs
 from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
@@ -88,7 +89,7 @@ def run(job: Job) -> bool:
     console, question = Console(), _question(job)
     if job.compare is not None:
         contrast = compare_runs(question, *job.compare, job.folder, count=job.extent.limit or _LISTED)
-        console.print(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}", soft_wrap=True)
+        say(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}", console)
         return True
     shard = parse_shard(job.extent.shard) if job.extent.shard else Shard()
     options = RunOptions(job.extent.limit, shard, job.extent.save_predictions)
@@ -97,11 +98,11 @@ def run(job: Job) -> bool:
     with ProgressBar(Console(stderr=True)) as bar:
         conduct = Conduct(job.loading.preset, options, bar)
         if job.parts:
-            rows = ablate(question, segmenter, job.folder, job.parts, conduct)
+            ablation = ablate(question, segmenter, job.folder, job.parts, conduct)
         else:
             outcome = evaluate(question, segmenter, job.folder, conduct)
     if job.parts:
-        return _tell_ablation(rows, job.folder, console)
+        return _tell_ablation(ablation, job.folder, console)
     return _tell_outcome(outcome, job.folder, console)
 
 
@@ -135,17 +136,20 @@ def _bundled_root(dataset: Dataset) -> Path:
 
 def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:
     if outcome.report is None:
-        console.print(f"{outcome.missing} images are left to other shards; the report follows when they are done.")
-        return True
+        say(f"{outcome.missing} images are left to other shards; the report follows when they are done.", console)
+        if outcome.failures:
+            say(f"{outcome.failures} images could not be evaluated; they are tried again by the next run.", console)
+        return not outcome.failures
     console.print(_summary(outcome.report))
     if outcome.timing.seconds_per_image is not None:
-        console.print(f"{outcome.timing.seconds_per_image:.3f} s per image over {outcome.timing.images} images.")
-    failed = len(outcome.report.failures)
-    if failed:
+        say(f"{outcome.timing.seconds_per_image:.3f} s per image over {outcome.timing.images} images.", console)
+    if outcome.failures:
         asked = outcome.report.coverage.asked
-        console.print(f"{failed} of {asked} could not be evaluated and are in no score; the report names them.")
-    console.print(f"Report: {folder / 'report.md'}", soft_wrap=True)
-    return not failed
+        say(
+            f"{outcome.failures} of {asked} could not be evaluated and are in no score; the report names them.", console
+        )
+    say(f"Report: {folder / 'report.md'}", console)
+    return not outcome.failures
 
 
 def _summary(report: Report) -> Table:
@@ -164,17 +168,19 @@ def _summary(report: Report) -> Table:
     return summary
 
 
-def _tell_ablation(rows: tuple[AblationRow, ...], folder: Path, console: Console) -> bool:
-    if not rows:
-        console.print("Some images are left to other shards; the table follows when they are done.")
-        return True
+def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
+    if ablation.idle:
+        say(idle_line(ablation.idle), console)
+    if not ablation.rows:
+        say("Some images are left to other shards; the table follows when they are done.", console)
+        return not ablation.failures
     summary = Table("part", "variant", "mIoU", "to base", "kept", "rejected")
-    for row in rows:
+    for row in ablation.rows:
         numbers = (row.miou, row.difference, row.recall, row.absent_rejected)
         summary.add_row(row.part, row.variant, *(percent(number) for number in numbers))
     console.print(summary)
-    console.print(f"Table: {folder / 'ablation.md'}", soft_wrap=True)
-    return not any(row.failures for row in rows)
+    say(f"Table: {folder / 'ablation.md'}", console)
+    return not ablation.failures
 
 
 def _choice(name: str, value: str, choices: Any) -> Any:

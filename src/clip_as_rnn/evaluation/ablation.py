@@ -11,12 +11,13 @@ from typing import Any
 
 from clip_as_rnn.config import BACKGROUND_PAPER, PRESETS, SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate
+from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.markdown import percent, table
 from clip_as_rnn.evaluation.records import write_atomically, write_json
 from clip_as_rnn.evaluation.report import headline
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
+from clip_as_rnn.evaluation.tasks import Task
 from clip_as_rnn.prompts import BACKGROUND_RELEASE, VISUAL_PROMPTS
 
 
@@ -53,6 +54,21 @@ class AblationRow:
     failures: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """The table of parts.
+
+    Attributes:
+        rows: one per variant; none while images are left to other shards.
+        idle: variants that were left out, for nothing that they change is asked with on this data set.
+        failures: images that could not be evaluated, over all variants.
+    """
+
+    rows: tuple[AblationRow, ...]
+    idle: tuple[Variant, ...]
+    failures: int
+
+
 def _recurrence(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "off", {"max_steps": 0}
     yield "one filter", {"max_steps": 1}
@@ -66,14 +82,15 @@ def _background(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _prompts(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "none", {"visual_prompts": ()}
+    """Yield marks for things and stuff alike."""
+    yield "none", {"visual_prompts": (), "stuff_visual_prompts": None}
     for mark in VISUAL_PROMPTS:
-        yield mark, {"visual_prompts": (mark,)}
+        yield mark, {"visual_prompts": (mark,), "stuff_visual_prompts": None}
 
 
 def _prompt_pairs(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for pair in combinations(VISUAL_PROMPTS, 2):
-        yield "+".join(pair), {"visual_prompts": pair}
+        yield "+".join(pair), {"visual_prompts": pair, "stuff_visual_prompts": None}
 
 
 def _crf(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -145,9 +162,7 @@ def plan_variants(config: SegmenterConfig, parts: Sequence[str]) -> tuple[Varian
     return tuple(variants)
 
 
-def ablate(
-    question: Question, segmenter: Segmenting, folder: Path, parts: Sequence[str], conduct: Conduct
-) -> tuple[AblationRow, ...]:
+def ablate(question: Question, segmenter: Segmenting, folder: Path, parts: Sequence[str], conduct: Conduct) -> Ablation:
     """Run the base and every variant, and write `ablation.json` and `ablation.md` once all of them are done.
 
     With a shard, each variant runs its shard, and the table waits for the others; then there are no rows.
@@ -155,21 +170,31 @@ def ablate(
     Raises:
         InputError: an unknown part, data that is not where it should be, or a folder that holds other runs.
     """
-    variants = plan_variants(segmenter.config, parts)
+    task = open_task(question)
+    planned = [(variant, _changed(segmenter, variant)) for variant in plan_variants(segmenter.config, parts)]
+    idle = tuple(variant for variant, changed in planned if _is_idle(variant, changed, segmenter, task))
+    active = [(variant, changed) for variant, changed in planned if variant not in idle]
     outcomes: dict[str, Outcome] = {}
-    for variant in variants:
+    for variant, changed in active:
         if variant.folder not in outcomes:
-            changed = segmenter.replace(**variant.changes) if variant.changes else segmenter
             outcomes[variant.folder] = evaluate(question, changed, folder / variant.folder, conduct)
+    failures = sum(outcome.failures for outcome in outcomes.values())
     if any(outcome.report is None for outcome in outcomes.values()):
-        return ()
-    rows = tuple(_row(variant, outcomes[variant.folder], outcomes["base"]) for variant in variants)
-    write_json(folder / "ablation.json", [asdict(row) for row in rows])
-    write_atomically(folder / "ablation.md", render_ablation(rows, question.dataset.title).encode())
-    return rows
+        return Ablation((), idle, failures)
+    rows = tuple(_row(variant, outcomes[variant.folder], outcomes["base"]) for variant, _ in active)
+    ablation = Ablation(rows, idle, failures)
+    write_json(folder / "ablation.json", [asdict(row) for row in ablation.rows])
+    write_atomically(folder / "ablation.md", render_ablation(ablation, question.dataset.title).encode())
+    return ablation
 
 
-def render_ablation(rows: Sequence[AblationRow], title: str) -> str:
+def idle_line(idle: Sequence[Variant]) -> str:
+    """Say in one line which variants were left out, and why."""
+    names = ", ".join(f"{variant.part} {variant.name}" for variant in idle)
+    return f"Left out, for on this data set these passes never use what would change: {names}."
+
+
+def render_ablation(ablation: Ablation, title: str) -> str:
     """Render the table of parts as Markdown."""
     columns = (
         "part",
@@ -192,9 +217,21 @@ def render_ablation(rows: Sequence[AblationRow], title: str) -> str:
             percent(row.absent_rejected),
             "-" if row.seconds_per_image is None else f"{row.seconds_per_image:.3f}",
         )
-        for row in rows
+        for row in ablation.rows
     ]
-    return f"# {title}: what each part gives\n\nOne part changed at a time; percentages.\n\n{table(columns, cells)}\n"
+    parts = [f"# {title}: what each part gives", "One part changed at a time; percentages.", table(columns, cells)]
+    if ablation.idle:
+        parts.append(idle_line(ablation.idle))
+    return "\n\n".join(parts) + "\n"
+
+
+def _changed(segmenter: Segmenting, variant: Variant) -> Segmenting:
+    return segmenter.replace(**variant.changes) if variant.changes else segmenter
+
+
+def _is_idle(variant: Variant, changed: Segmenting, base: Segmenting, task: Task) -> bool:
+    """Tell whether a variant asks nothing otherwise: passes of things and stuff replace some settings."""
+    return variant.folder != "base" and task.configs(changed) == task.configs(base)
 
 
 def _row(variant: Variant, outcome: Outcome, base: Outcome) -> AblationRow:

@@ -54,11 +54,18 @@ class Conduct:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run gave: a report once every image of every shard is done, and how many are not."""
+    """What a run gave.
+
+    Attributes:
+        report: there once every image of every shard is done.
+        missing: images that are left to other shards.
+        failures: images that could not be evaluated.
+    """
 
     report: Report | None
     timing: Timing
     missing: int
+    failures: int
 
 
 def open_task(question: Question) -> SemanticTask | ReferringTask:
@@ -90,12 +97,13 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
     run = reopen()  # anew: other shards may have written meanwhile
     timing = measure_time(run)
     missing = sum(not run.store.has_record(name) for name in run.names)
+    failures = sum(not run.store.has_result(name) for name in run.names) - missing
     if missing:
-        return Outcome(None, timing, missing)
+        return Outcome(None, timing, missing, failures)
     report = build_report(run, task, description, empty_tally(task))
     write_report_json(report, timing, folder)
     write_atomically(folder / "report.md", render_report(report).encode())
-    return Outcome(report, timing, 0)
+    return Outcome(report, timing, missing, failures)
 
 
 def empty_tally(task: SemanticTask | ReferringTask) -> Tally:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import CarError, InputError
 from clip_as_rnn.evaluation.datasets import ReferringDataset, SemanticDataset
 from clip_as_rnn.evaluation.labelled import (
@@ -48,6 +49,9 @@ class Task(Protocol):
     def names(self) -> Sequence[str]:
         """The images (or references) of the split, in order."""
 
+    def configs(self, segmenter: Segmenting) -> tuple[SegmenterConfig, ...]:
+        """Return the settings that each pass over an image is asked with."""
+
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
         """Return what evaluates one image; an image that cannot be evaluated gives a record that says why."""
 
@@ -72,6 +76,10 @@ class SemanticTask:
     def names(self) -> tuple[str, ...]:
         """The images of the split, in order."""
         return tuple(item.name for item in self.items)
+
+    def configs(self, segmenter: Segmenting) -> tuple[SegmenterConfig, ...]:
+        """Return the settings of each pass: those of things and stuff have other background texts."""
+        return tuple(turn.segmenter.config for turn in plan_passes(segmenter, self.vocabulary, self.order))
 
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
         """Plan the passes once and return what runs them on one image."""
@@ -109,6 +117,10 @@ class ReferringTask:
     def names(self) -> tuple[str, ...]:
         """The references of the split, in order."""
         return tuple(item.name for item in self.items)
+
+    def configs(self, segmenter: Segmenting) -> tuple[SegmenterConfig, ...]:
+        """Return the settings of the segmenter, for there is one pass."""
+        return (segmenter.config,)
 
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
         """Return what asks one reference."""
