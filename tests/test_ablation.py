@@ -10,6 +10,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import PARTS, ablate, plan_variants
 from clip_as_rnn.evaluation.benchmark import Conduct, Question
 from clip_as_rnn.evaluation.datasets import find_dataset
+from clip_as_rnn.evaluation.labelled import read_vocabulary
 from clip_as_rnn.evaluation.runner import RunOptions, Shard
 from evaluation_trees import FakeSegmenter, Silent, box, write_tree
 
@@ -101,6 +102,16 @@ def test_variants_that_the_passes_never_ask_with_are_left_out_and_named(tmp_path
     assert {row.variant for row in table.rows} == {"as set", "23 texts"} | (names if acts else set())
     page = (tmp_path / "out/ablation.md").read_text()
     assert ("never use what would change: background none, background 112 texts." in page) != acts
+
+
+def test_the_table_quotes_what_the_paper_does(tmp_path):
+    dataset = write_tree("ade150", tmp_path / "data", {"a": np.ones(SIZE, dtype=int)})
+    text = read_vocabulary(dataset, tmp_path / "data", dataset.split).texts[0]
+    question = Question(dataset=dataset, root=tmp_path / "data")
+    fake = FakeSegmenter({SIZE: {text: box(SIZE, slice(0, 2))}})
+    table = ablate(question, fake, tmp_path / "out", ["crf"], Conduct("paper-ade150", RunOptions(), Silent()))
+    assert [(row.miou, row.difference, row.without_background) for row in table.rows] == [(1, 0, 0.5)] * 3
+    assert "Quoted: mIoU without background, as released" in (tmp_path / "out/ablation.md").read_text()
 
 
 def test_prompts_are_changed_for_things_and_stuff_alike():

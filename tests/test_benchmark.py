@@ -56,7 +56,29 @@ def test_every_semantic_data_set_scores_by_hand(tmp_path, name):
     row = report["body"]["classes"][1]
     assert (row["text"], row["pixels"], row["presence"]["present"]) == (texts[0], 24, 2)
     assert report["coverage"]["evaluated"] == report["coverage"]["asked"] == 2
-    assert [entry["paper"] for entry in report["comparisons"]] == [dataset.paper.get(counting) for counting in scores]
+    papers = {entry["measure"]: entry["paper"] for entry in report["comparisons"]}
+    assert papers == {counting: dataset.paper.get(counting) for counting in scores}
+
+
+QUOTED = {name: "with_background" for name in SEMANTIC} | {
+    name: "without_background_released" for name in ("pc459", "ade150", "ade847")
+}
+
+
+@pytest.mark.parametrize("name", SEMANTIC)
+def test_the_number_that_the_paper_quotes_is_watched_and_comes_first(tmp_path, name):
+    """Half of the object is taken for background, which costs nothing where that is not counted."""
+    values = VALUES.get(name, BYTE_INDEX)
+    dataset = write_tree(name, tmp_path / "data", {"a": np.full(A, values["first"])})
+    texts = read_vocabulary(dataset, tmp_path / "data", dataset.split).texts
+    watcher = Silent()
+    question = Question(dataset=dataset, root=tmp_path / "data")
+    fake = FakeSegmenter({A: {texts[0]: box(A, slice(0, 2))}})
+    outcome = evaluate(question, fake, tmp_path / "out", Conduct(dataset.preset, RunOptions(), watcher))
+    ours = 0.5 if QUOTED[name] == "with_background" else 1.0
+    assert (outcome.report.headline.measure, outcome.report.headline.ours) == (QUOTED[name], ours)
+    assert watcher.headlines == [ours]
+    assert QUOTED[name] in dataset.paper or not dataset.paper
 
 
 def run(dataset, folder, fake, **options):

@@ -9,6 +9,7 @@ from clip_as_rnn.evaluation.sentences import merge_masks, predict_reference
 from clip_as_rnn.evaluation.vocabulary import ClassName, Vocabulary
 from clip_as_rnn.result import Segmentation
 from evaluation_trees import FakeSegmenter, box
+from fake_results import fake_segmentation
 
 SIZE = (4, 4)
 IMAGE = np.zeros((*SIZE, 3), dtype=np.uint8)
@@ -58,8 +59,31 @@ def test_things_lie_on_stuff_and_labels_follow_the_vocabulary(order):
 def test_a_text_is_kept_even_where_another_covers_all_of_it():
     answers = {"sky": box(SIZE, slice(2, 3)), "dog": box(SIZE, slice(2, 4))}
     found, _ = ask(MIXED, "official", answers)
-    assert found.kept == (1, 2)
+    assert found.kept == found.masked == (1, 2)
     assert set(np.unique(found.labels)) == {0, 2}
+
+
+class Refining(FakeSegmenter):
+    """Keeps every text but one, and leaves the last one without a pixel."""
+
+    def segment(self, image, texts, *, trace=False):
+        found = fake_segmentation(SIZE, texts, {"cow": 1}, trace=trace)
+        emptied = found.masks & (np.arange(len(found.texts)) < len(found.texts) - 1)[:, None, None]
+        stayed = emptied.any(axis=(1, 2)) if self.config.drop_empty_masks else np.ones(len(found.texts), dtype=bool)
+        texts_left = tuple(text for text, stays in zip(found.texts, stayed, strict=True) if stays)
+        return Segmentation(texts, texts_left, emptied[stayed], found.scores[stayed], trace=found.trace)
+
+    def replace(self, **settings):
+        return Refining(self.answers, super().replace(**settings).config)
+
+
+@pytest.mark.parametrize("drops_empty", [True, False])
+def test_a_text_that_refinement_leaves_no_pixel_is_kept_but_not_masked(drops_empty):
+    """Presence is the classifier's decision, whatever becomes of the mask."""
+    vocabulary = Vocabulary(tuple(ClassName(name, name, "thing") for name in ("dog", "cow", "cat")))
+    segmenter = Refining({}).replace(drop_empty_masks=drops_empty)
+    found = predict(plan_passes(segmenter, vocabulary, "paper"), IMAGE)
+    assert (found.kept, found.masked) == ((1, 3), (1,))
 
 
 def test_only_the_texts_that_an_image_shows_are_asked_when_wanted():

@@ -242,7 +242,7 @@ def test_labels_beyond_a_byte_are_saved_in_16_bits(tmp_path):
     assert np.array_equal(read_prediction(tmp_path / "a.png"), labels)
 
 
-SEMANTIC = Record("a", 0.5, SemanticResult((PixelCount(0, 1, 9), PixelCount(1, 1, 4)), (1, 2)))
+SEMANTIC = Record("a", 0.5, SemanticResult((PixelCount(0, 1, 9), PixelCount(1, 1, 4)), (1, 2), (1,)))
 REFERRING = Record("b", 0.25, ReferringResult(Overlap(1, 2), Overlap(3, 4), (Overlap(5, 6),), True, False))
 DIGEST = "0123456789abcdef"
 FAILED = Record("c", 0.0, failure="Broken: “ß”\n")

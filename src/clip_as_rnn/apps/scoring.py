@@ -174,7 +174,7 @@ def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
     if not ablation.rows:
         say("Some images are left to other shards; the table follows when they are done.", console)
         return not ablation.failures
-    summary = Table("part", "variant", "mIoU", "to base", "kept", "rejected")
+    summary = Table("part", "variant", "mIoU", "to base", "kept", "rejected", title=ablation.measure)
     for row in ablation.rows:
         numbers = (row.miou, row.difference, row.recall, row.absent_rejected)
         summary.add_row(row.part, row.variant, *(percent(number) for number in numbers))

@@ -14,7 +14,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.markdown import percent, table
 from clip_as_rnn.evaluation.records import write_atomically, write_json
-from clip_as_rnn.evaluation.report import headline
+from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.evaluation.tasks import Task
@@ -36,8 +36,9 @@ class AblationRow:
     """What one variant scored; shares of 1, None where the data set has no such number.
 
     Attributes:
-        miou: the headline: mIoU with background, or of all sentences together.
+        miou: the report's headline.
         difference: to the base.
+        without_background: mIoU without background, as usual.
         recall: share of the present texts that were kept.
         absent_rejected: share of the absent texts that were rejected.
     """
@@ -62,11 +63,13 @@ class Ablation:
         rows: one per variant; none while images are left to other shards.
         idle: variants that were left out, for nothing that they change is asked with on this data set.
         failures: images that could not be evaluated, over all variants.
+        measure: what the rows' mIoU is, in words.
     """
 
     rows: tuple[AblationRow, ...]
     idle: tuple[Variant, ...]
     failures: int
+    measure: str = ""
 
 
 def _recurrence(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -179,10 +182,11 @@ def ablate(question: Question, segmenter: Segmenting, folder: Path, parts: Seque
         if variant.folder not in outcomes:
             outcomes[variant.folder] = evaluate(question, changed, folder / variant.folder, conduct)
     failures = sum(outcome.failures for outcome in outcomes.values())
-    if any(outcome.report is None for outcome in outcomes.values()):
+    base = outcomes["base"].report
+    if base is None or any(outcome.report is None for outcome in outcomes.values()):
         return Ablation((), idle, failures)
-    rows = tuple(_row(variant, outcomes[variant.folder], outcomes["base"]) for variant, _ in active)
-    ablation = Ablation(rows, idle, failures)
+    rows = tuple(_row(variant, outcomes[variant.folder], base) for variant, _ in active)
+    ablation = Ablation(rows, idle, failures, MEASURES[base.headline.measure])
     write_json(folder / "ablation.json", [asdict(row) for row in ablation.rows])
     write_atomically(folder / "ablation.md", render_ablation(ablation, question.dataset.title).encode())
     return ablation
@@ -201,7 +205,7 @@ def render_ablation(ablation: Ablation, title: str) -> str:
         "variant",
         "mIoU",
         "to base",
-        "without background",
+        "without background, as usual",
         "present kept",
         "absent rejected",
         "s / image",
@@ -219,7 +223,11 @@ def render_ablation(ablation: Ablation, title: str) -> str:
         )
         for row in ablation.rows
     ]
-    parts = [f"# {title}: what each part gives", "One part changed at a time; percentages.", table(columns, cells)]
+    parts = [
+        f"# {title}: what each part gives",
+        f"One part changed at a time; percentages. Quoted: {ablation.measure}.",
+        table(columns, cells),
+    ]
     if ablation.idle:
         parts.append(idle_line(ablation.idle))
     return "\n\n".join(parts) + "\n"
@@ -234,11 +242,10 @@ def _is_idle(variant: Variant, changed: Segmenting, base: Segmenting, task: Task
     return variant.folder != "base" and task.configs(changed) == task.configs(base)
 
 
-def _row(variant: Variant, outcome: Outcome, base: Outcome) -> AblationRow:
+def _row(variant: Variant, outcome: Outcome, base: Report) -> AblationRow:
     """Gather the numbers of one finished variant."""
-    report, base_report = outcome.report, base.report
-    miou = headline(report) if report else None
-    base_miou = headline(base_report) if base_report else None
+    report, base_miou = outcome.report, base.headline.ours
+    miou = report.headline.ours if report else None
     body = report.body if report and isinstance(report.body, SemanticBody) else None
     return AblationRow(
         part=variant.part,

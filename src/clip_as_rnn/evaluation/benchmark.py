@@ -109,7 +109,7 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
 def empty_tally(task: SemanticTask | ReferringTask) -> Tally:
     """Return a tally that fits the task and has counted nothing."""
     if isinstance(task, SemanticTask):
-        return SemanticTally(task.vocabulary, task.dataset.released_classes, absent_asked=task.asking != "present")
+        return SemanticTally(task.dataset, task.vocabulary, absent_asked=task.asking != "present")
     return ReferringTally(generalized=task.dataset.generalized)
 
 

@@ -18,6 +18,16 @@ _CLASS_COLUMNS = (
     "kept in those",
     "kept in others",
 )
+_PRESENCE_COLUMNS = (
+    "kept",
+    "of these present (precision)",
+    "present kept (recall)",
+    "absent rejected",
+    "present kept",
+    "of present",
+    "absent kept",
+    "of absent",
+)
 
 
 def render_report(report: Report) -> str:
@@ -69,18 +79,25 @@ def _semantic(body: SemanticBody) -> Iterator[str]:
         for row in body.scores
     ]
     yield "## Scores\n\n" + table(("counting", "mIoU", *_ACCURACIES), scores)
-    counts = body.presence.counts
-    presence = [
-        ("kept texts that are present (precision)", percent(body.presence.precision), _kept(body)),
-        ("present texts that were kept (recall)", percent(body.presence.recall), str(counts.present)),
-        ("absent texts that were rejected", percent(body.presence.absent_rejected), str(counts.absent)),
-    ]
-    yield "## Presence of texts, over all images\n\n" + table(("share", "%", "of"), presence)
+    yield "## Presence of texts, over all images\n\n" + _presence(body)
     yield "## Classes\n\n" + table(_CLASS_COLUMNS, [_class_cells(row) for row in body.classes])
 
 
-def _kept(body: SemanticBody) -> str:
-    return str(body.presence.counts.present_kept + body.presence.counts.absent_kept)
+def _presence(body: SemanticBody) -> str:
+    """Tell the classifier's decisions from what refinement left of them."""
+    rows = [
+        (
+            title,
+            *(percent(presence.precision), percent(presence.recall), percent(presence.absent_rejected)),
+            *(str(presence.counts.present_kept), str(presence.counts.present)),
+            *(str(presence.counts.absent_kept), str(presence.counts.absent)),
+        )
+        for title, presence in (
+            ("by the classifier", body.presence),
+            ("with a pixel left after refinement", body.masked_presence),
+        )
+    ]
+    return table(_PRESENCE_COLUMNS, rows)
 
 
 def _class_cells(row: ClassRow) -> tuple[str, ...]:

@@ -31,23 +31,22 @@ class PixelCount:
     pixels: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores under one way of counting; None where nothing was counted.
+    """Scores under one way of counting, all classes together; None where nothing was counted.
 
     Attributes:
         miou: mean IoU over the classes that the truth holds; a class that is only predicted has no say.
         pixel_accuracy: share of counted pixels that are right.
         mean_accuracy: mean over the same classes of the share of their pixels that are right.
         frequency_weighted_iou: IoU weighted with the classes' pixels.
-        class_ious: by label, from 0; None for classes that are not in the truth or not counted.
     """
 
+    counting: Counting
     miou: float | None
     pixel_accuracy: float | None
     mean_accuracy: float | None
     frequency_weighted_iou: float | None
-    class_ious: tuple[float | None, ...]
 
 
 def count_pixels(truth: LabelMap, predicted: LabelMap) -> tuple[PixelCount, ...]:
@@ -64,6 +63,22 @@ def add_counts(matrix: ConfusionMatrix, counts: Iterable[PixelCount]) -> None:
         matrix[count.truth, count.predicted] += count.pixels
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _CountedPixels:
+    """What one way of counting makes of a confusion matrix: pixels by class, and which classes count."""
+
+    hits: Float[ndarray, " c"]
+    truth: Float[ndarray, " c"]
+    predicted: Float[ndarray, " c"]
+    valid: Bool[ndarray, " c"]
+
+    @property
+    def ious(self) -> Float[ndarray, " v"]:
+        """The IoU of each valid class."""
+        unions = self.truth + self.predicted - self.hits
+        return np.asarray(self.hits[self.valid] / unions[self.valid])
+
+
 def score(matrix: ConfusionMatrix, counting: Counting) -> Scores:
     """Score a data set's pixels under one way of counting.
 
@@ -72,29 +87,37 @@ def score(matrix: ConfusionMatrix, counting: Counting) -> Scores:
       which were predicted as background count nowhere, not even as misses.
     - without_background_counted: only row 0 is cut, as is usual: such pixels are misses.
     """
-    first_row = 0 if counting == "with_background" else 1
-    first_column = 1 if counting == "without_background_released" else 0
-    hits = np.diag(matrix).astype(np.float64)  # c
-    truth = matrix[:, first_column:].sum(axis=1).astype(np.float64)  # c
-    predicted = matrix[first_row:].sum(axis=0).astype(np.float64)  # c
-    valid = (truth > 0) & (np.arange(len(matrix)) >= first_row)
-    if not valid.any():
-        return Scores(None, None, None, None, (None,) * len(matrix))
-    ious = hits[valid] / (truth + predicted - hits)[valid]
-    total = truth[valid].sum()
+    pixels = _count(matrix, counting)
+    if not pixels.valid.any():
+        return Scores(counting, None, None, None, None)
+    hits, truth, ious = pixels.hits[pixels.valid], pixels.truth[pixels.valid], pixels.ious
+    total = truth.sum()
     return Scores(
+        counting=counting,
         miou=float(ious.mean()),
-        pixel_accuracy=float(hits[valid].sum() / total),
-        mean_accuracy=float((hits[valid] / truth[valid]).mean()),
-        frequency_weighted_iou=float((truth[valid] / total * ious).sum()),
-        class_ious=_spread(ious, valid),
+        pixel_accuracy=float(hits.sum() / total),
+        mean_accuracy=float((hits / truth).mean()),
+        frequency_weighted_iou=float((truth / total * ious).sum()),
     )
 
 
-def _spread(values: Float[ndarray, " v"], valid: Bool[ndarray, " c"]) -> tuple[float | None, ...]:
-    """Put the values of the valid classes back at their labels, None elsewhere."""
-    remaining = iter(values.tolist())
-    return tuple(next(remaining) if flag else None for flag in valid)
+def class_ious(matrix: ConfusionMatrix, counting: Counting) -> tuple[float | None, ...]:
+    """Return the IoU by label, from 0; None for classes that are not in the truth or not counted."""
+    pixels = _count(matrix, counting)
+    remaining = iter(pixels.ious.tolist())
+    return tuple(next(remaining) if flag else None for flag in pixels.valid)
+
+
+def _count(matrix: ConfusionMatrix, counting: Counting) -> _CountedPixels:
+    first_row = 0 if counting == "with_background" else 1
+    first_column = 1 if counting == "without_background_released" else 0
+    truth = matrix[:, first_column:].sum(axis=1).astype(np.float64)  # c
+    return _CountedPixels(
+        hits=np.diag(matrix).astype(np.float64),
+        truth=truth,
+        predicted=matrix[first_row:].sum(axis=0).astype(np.float64),
+        valid=(truth > 0) & (np.arange(len(matrix)) >= first_row),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +155,6 @@ class Presence:
             self.absent + other.absent,
             self.absent_kept + other.absent_kept,
         )
-
-
-def count_presence(present: Collection[int], kept: Collection[int], asked: int) -> Presence:
-    """Count one image, of which `asked` texts were asked; labels from 1."""
-    both = len(set(present) & set(kept))
-    return Presence(
-        present=len(set(present)),
-        present_kept=both,
-        absent=asked - len(set(present)),
-        absent_kept=len(set(kept)) - both,
-    )
 
 
 def image_miou(counts: Collection[PixelCount]) -> float | None:

@@ -39,12 +39,14 @@ class Prediction:
 
     Attributes:
         labels: (h, w), 0 is background, i + 1 is class i.
-        kept: labels of the texts that were found, ascending, also where others cover all of their pixels.
+        kept: labels of the texts that the classifier kept to the end, ascending, with a mask or without.
+        masked: labels of those that refinement left a pixel, also where others cover all of their pixels.
         seconds: time spent in the segmenter.
     """
 
     labels: LabelMap
     kept: tuple[int, ...]
+    masked: tuple[int, ...]
     seconds: float
 
 
@@ -67,29 +69,40 @@ def predict(
     """Run the passes and paint each over those before it; `present` are the labels in the truth, for asking those."""
     labels = np.zeros(image.shape[:2], dtype=np.int64)
     kept: list[int] = []
+    masked: list[int] = []
     started = perf_counter()
     for turn in passes:
         label_of = dict(zip(turn.texts, turn.labels, strict=True))
         texts = tuple(text for text in turn.texts if asking != "present" or label_of[text] in present)
         if not texts:
             continue
-        found = _ask_each(turn, image, texts) if asking == "each" else turn.segmenter.segment(image, texts)
+        questions = [(text,) for text in texts] if asking == "each" else [texts]
+        answers = [turn.segmenter.segment(image, question, trace=True) for question in questions]
+        found = _lay_together(texts, answers)
         found_labels = np.array([0, *(label_of[text] for text in found.texts)])
         painted = found_labels[found.label_map()]  # h w
         labels = np.where(painted > 0, painted, labels)
-        kept.extend(found_labels[1:].tolist())
-    return Prediction(labels=labels, kept=tuple(sorted(kept)), seconds=perf_counter() - started)
+        kept.extend(label_of[text] for answer in answers for text in _kept_texts(answer))
+        masked.extend(label_of[text] for text, mask in zip(found.texts, found.masks, strict=True) if mask.any())
+    return Prediction(labels, tuple(sorted(kept)), tuple(sorted(masked)), perf_counter() - started)
 
 
-def _ask_each(turn: Pass, image: RgbImage, texts: tuple[str, ...]) -> Segmentation:
-    """Ask one text at a time and lay the answers together; where masks overlap, the higher score will win."""
-    answers = [turn.segmenter.segment(image, (text,)) for text in texts]
+def _lay_together(texts: tuple[str, ...], answers: Sequence[Segmentation]) -> Segmentation:
+    """Make one answer of several; where masks overlap, the higher score will win."""
     return Segmentation(
         queries=texts,
         texts=tuple(text for answer in answers for text in answer.texts),
         masks=np.concatenate([answer.masks for answer in answers]),
         scores=np.concatenate([answer.scores for answer in answers]),
     )
+
+
+def _kept_texts(answer: Segmentation) -> tuple[str, ...]:
+    """Return the texts that passed the last step; refinement may have left some of them without a mask."""
+    if answer.trace is None:
+        return answer.texts
+    last = answer.trace.steps[-1]
+    return tuple(last.texts[i] for i in last.kept)
 
 
 def _pass_of(segmenter: Segmenting, vocabulary: Vocabulary, kind: Kind) -> Pass:

@@ -19,10 +19,11 @@ from clip_as_rnn.evaluation.referring_metrics import Overlap
 
 @dataclass(frozen=True, slots=True)
 class SemanticResult:
-    """One image's pixels by true and predicted label, and the labels of the texts that were kept."""
+    """One image's pixels by true and predicted label, and labels of texts: `kept` and `masked` as in a prediction."""
 
     counts: tuple[PixelCount, ...]
     kept: tuple[int, ...]
+    masked: tuple[int, ...]
 
     @property
     def present(self) -> tuple[int, ...]:
@@ -190,7 +191,7 @@ def _encode(record: Record) -> dict[str, Any]:
     fields: dict[str, Any] = {"name": record.name, "seconds": record.seconds, "failure": record.failure}
     if isinstance(record.result, SemanticResult):
         fields["counts"] = [[count.truth, count.predicted, count.pixels] for count in record.result.counts]
-        fields["kept"] = list(record.result.kept)
+        fields["kept"], fields["masked"] = list(record.result.kept), list(record.result.masked)
     elif isinstance(record.result, ReferringResult):
         overlaps = (record.result.released, record.result.merged, *record.result.sentences)
         fields["overlaps"] = [[overlap.intersection, overlap.union] for overlap in overlaps]
@@ -201,7 +202,8 @@ def _encode(record: Record) -> dict[str, Any]:
 def _decode(fields: dict[str, Any]) -> Record:
     result: SemanticResult | ReferringResult | None = None
     if "counts" in fields:
-        result = SemanticResult(tuple(PixelCount(*count) for count in fields["counts"]), tuple(fields["kept"]))
+        counts = tuple(PixelCount(*count) for count in fields["counts"])
+        result = SemanticResult(counts, tuple(fields["kept"]), tuple(fields["masked"]))
     elif "overlaps" in fields:
         released, merged, *sentences = (Overlap(*overlap) for overlap in fields["overlaps"])
         result = ReferringResult(released, merged, tuple(sentences), fields["has_target"], fields["is_empty"])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
+from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset, SemanticDataset
 from clip_as_rnn.evaluation.description import RunDescription
 from clip_as_rnn.evaluation.records import Record, write_json
 from clip_as_rnn.evaluation.runner import Run
@@ -61,7 +61,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a run found out, but for how long it took."""
+    """Everything a run found out, but for how long it took; the first comparison is of the number to quote."""
 
     title: str
     run: RunDescription
@@ -69,6 +69,11 @@ class Report:
     comparisons: tuple[Comparison, ...]
     body: SemanticBody | ReferringBody
     failures: tuple[Failure, ...]
+
+    @property
+    def headline(self) -> Comparison:
+        """The number to quote: mIoU as the paper counts on this data set, or of all sentences with its masks."""
+        return self.comparisons[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +124,15 @@ def write_report_json(report: Report, timing: Timing, folder: Path) -> None:
     write_json(folder / "timing.json", asdict(timing))
 
 
-def headline(report: Report) -> float | None:
-    """Return the number to quote: mIoU with background, or that of all sentences with the authors' masks."""
-    if isinstance(report.body, ReferringBody):
-        return report.body.rows[0].scores.miou
-    return report.body.scores[0].miou
-
-
 def _compare_with_paper(dataset: Dataset, split: str, body: SemanticBody | ReferringBody) -> tuple[Comparison, ...]:
-    """Put every number of ours beside the paper's, where it has one for this split."""
+    """Put every number of ours beside the paper's, where it has one for this split; the one to quote comes first."""
     if isinstance(body, ReferringBody):
         paper = dataset.paper.get(split) if isinstance(dataset, ReferringDataset) else None
         return (Comparison("referring", paper, body.rows[0].scores.miou),)
-    paper_of = {} if isinstance(dataset, ReferringDataset) or split != dataset.split else dataset.paper
-    return tuple(Comparison(row.counting, paper_of.get(row.counting), row.miou) for row in body.scores)
+    quoted = dataset.headline if isinstance(dataset, SemanticDataset) else None
+    paper_of = dataset.paper if isinstance(dataset, SemanticDataset) and split == dataset.split else {}
+    rows = sorted(body.scores, key=lambda row: row.counting != quoted)  # stable
+    return tuple(Comparison(row.counting, paper_of.get(row.counting), row.miou) for row in rows)
 
 
 def _has_result(record: Record) -> bool:

@@ -1,10 +1,12 @@
 """Pool the records of a run into the body of its report, one record at a time."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from clip_as_rnn.evaluation.datasets import SemanticDataset
 from clip_as_rnn.evaluation.metrics import (
     COUNTINGS,
     ConfusionMatrix,
@@ -12,6 +14,7 @@ from clip_as_rnn.evaluation.metrics import (
     Presence,
     Scores,
     add_counts,
+    class_ious,
     score,
 )
 from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
@@ -27,17 +30,6 @@ from clip_as_rnn.evaluation.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class CountedScores:
-    """The scores of a data set under one way of counting, classes pooled."""
-
-    counting: Counting
-    miou: float | None
-    pixel_accuracy: float | None
-    mean_accuracy: float | None
-    frequency_weighted_iou: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class PresenceScores:
     """How well texts were kept and rejected, pooled over all pairs of image and text."""
 
@@ -49,7 +41,7 @@ class PresenceScores:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """One class: its IoU under each way of counting, its true pixels, and in how many images it was kept."""
+    """One class: its IoU under each way of counting, its true pixels, and how often the classifier kept it."""
 
     label: int
     name: str
@@ -62,10 +54,16 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class SemanticBody:
-    """What a report says about label maps."""
+    """What a report says about label maps.
 
-    scores: tuple[CountedScores, ...]
+    Attributes:
+        presence: of what the classifier kept, which is the recurrence's own decision.
+        masked_presence: of what still had a pixel after refinement.
+    """
+
+    scores: tuple[Scores, ...]
     presence: PresenceScores
+    masked_presence: PresenceScores
     classes: tuple[ClassRow, ...]
 
 
@@ -100,68 +98,80 @@ class Tally(Protocol):
         """Return everything the report says about the records so far."""
 
 
-class SemanticTally:
-    """Pools the pixels and the kept texts of label maps."""
+class _PresenceTally:
+    """Counts, by class, in how many images a text was kept that is there, and that is not."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, released_classes: int | None = None, *, absent_asked: bool = True
-    ) -> None:
-        size = len(vocabulary.classes) + 1
-        self._vocabulary = vocabulary
-        self._released_classes = released_classes or size
-        self._matrix: ConfusionMatrix = np.zeros((size, size), dtype=np.int64)
+    def __init__(self, size: int, *, absent_asked: bool) -> None:
         self._absent_asked = absent_asked
         self._images = 0
         self._present, self._present_kept, self._absent_kept = (np.zeros(size, dtype=np.int64) for _ in range(3))
+
+    def add(self, present: set[int], kept: set[int]) -> None:
+        """Add one image."""
+        self._images += 1
+        self._present[list(present)] += 1
+        self._present_kept[list(present & kept)] += 1
+        self._absent_kept[list(kept - present)] += 1
+
+    def of(self, label: int) -> Presence:
+        """Return the counts of one class."""
+        present = int(self._present[label])
+        absent = self._images - present if self._absent_asked else 0
+        return Presence(present, int(self._present_kept[label]), absent, int(self._absent_kept[label]))
+
+    def scores(self) -> PresenceScores:
+        """Pool all classes."""
+        total = Presence()
+        for label in range(1, len(self._present)):
+            total = total.add(self.of(label))
+        return PresenceScores(total, total.precision, total.recall, total.absent_rejected)
+
+
+class SemanticTally:
+    """Pools the pixels and the kept texts of label maps."""
+
+    def __init__(self, dataset: SemanticDataset, vocabulary: Vocabulary, *, absent_asked: bool = True) -> None:
+        size = len(vocabulary.classes) + 1
+        self._dataset = dataset
+        self._vocabulary = vocabulary
+        self._matrix: ConfusionMatrix = np.zeros((size, size), dtype=np.int64)
+        self._kept = _PresenceTally(size, absent_asked=absent_asked)
+        self._masked = _PresenceTally(size, absent_asked=absent_asked)
 
     def add(self, record: Record) -> None:
         """Add one image's pixels and kept texts."""
         if not isinstance(record.result, SemanticResult):
             return
         add_counts(self._matrix, record.result.counts)
-        present, kept = set(record.result.present), set(record.result.kept)
-        self._images += 1
-        self._present[list(present)] += 1
-        self._present_kept[list(present & kept)] += 1
-        self._absent_kept[list(kept - present)] += 1
+        self._kept.add(set(record.result.present), set(record.result.kept))
+        self._masked.add(set(record.result.present), set(record.result.masked))
 
     def headline(self) -> float | None:
-        """Return the mIoU with background."""
-        return score(self._matrix, "with_background").miou
+        """Return the mIoU under the data set's own way of counting."""
+        return score(self._counted(self._dataset.headline), self._dataset.headline).miou
 
     def body(self) -> SemanticBody:
         """Return scores, presence and classes."""
-        scores = {counting: self._score(counting) for counting in COUNTINGS}
-        counted = tuple(
-            CountedScores(c, s.miou, s.pixel_accuracy, s.mean_accuracy, s.frequency_weighted_iou)
-            for c, s in scores.items()
+        ious = {counting: class_ious(self._counted(counting), counting) for counting in COUNTINGS}
+        return SemanticBody(
+            scores=tuple(score(self._counted(counting), counting) for counting in COUNTINGS),
+            presence=self._kept.scores(),
+            masked_presence=self._masked.scores(),
+            classes=tuple(self._row(label, ious) for label in range(len(self._matrix))),
         )
-        total = Presence()
-        for label in range(1, len(self._matrix)):
-            total = total.add(self._class_presence(label))
-        presence = PresenceScores(total, total.precision, total.recall, total.absent_rejected)
-        return SemanticBody(counted, presence, tuple(self._row(label, scores) for label in range(len(self._matrix))))
 
-    def _score(self, counting: Counting) -> Scores:
-        """Score; the released way counts only as many classes as the authors' release does."""
-        size = self._released_classes if counting == "without_background_released" else len(self._matrix)
-        return score(self._matrix[:size, :size], counting)
+    def _counted(self, counting: Counting) -> ConfusionMatrix:
+        """Return what is counted: the released way has only as many classes as the authors' release."""
+        size = self._dataset.released_classes if counting == "without_background_released" else None
+        return self._matrix[:size, :size]
 
-    def _class_presence(self, label: int) -> Presence:
-        present = int(self._present[label])
-        absent = self._images - present if self._absent_asked else 0
-        return Presence(present, int(self._present_kept[label]), absent, int(self._absent_kept[label]))
-
-    def _row(self, label: int, scores: dict[Counting, Scores]) -> ClassRow:
-        ious = {
-            counting: found.class_ious[label] if label < len(found.class_ious) else None
-            for counting, found in scores.items()
-        }
+    def _row(self, label: int, ious: Mapping[Counting, Sequence[float | None]]) -> ClassRow:
+        own = {counting: found[label] if label < len(found) else None for counting, found in ious.items()}
         pixels = int(self._matrix[label].sum())
         if label == 0:
-            return ClassRow(0, "background", "", "background", pixels, ious, Presence())
+            return ClassRow(0, "background", "", "background", pixels, own, Presence())
         entry = self._vocabulary.classes[label - 1]
-        return ClassRow(label, entry.name, entry.text, entry.kind, pixels, ious, self._class_presence(label))
+        return ClassRow(label, entry.name, entry.text, entry.kind, pixels, own, self._kept.of(label))
 
 
 class ReferringTally:

@@ -94,7 +94,7 @@ class SemanticTask:
             found = predict(passes, image, asking=self.asking, present=np.unique(truth[truth > 0]).tolist())
         except CarError as error:
             return Evaluated(Record(item.name, 0.0, failure=str(error)))
-        result = SemanticResult(count_pixels(truth, found.labels), found.kept)
+        result = SemanticResult(count_pixels(truth, found.labels), found.kept, found.masked)
         return Evaluated(Record(item.name, found.seconds, result), found.labels)
 
     def truth(self, position: int) -> LabelMap:
