@@ -52,6 +52,16 @@ class FakeSegmenter:
         scores = np.array([1 - 0.01 * ranks[text] for text in kept])
         return Segmentation(tuple(texts), kept, masks, scores)
 
+    @property
+    def stages(self) -> "FakeSegmenter":
+        return self
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Refuse texts that are longer than 1000 characters in any template."""
+        templates = (self.config.proposal_template, *self.config.templates)
+        if any(len(template.replace("{}", text)) > 1000 for template in templates for text in texts):
+            raise InputError("This text is too long.")
+
     def replace(self, **settings: Any) -> "FakeSegmenter":
         return FakeSegmenter(self.answers, with_settings(self.config, settings), self.calls, self.refused)
 

@@ -25,6 +25,7 @@ from evaluation_trees import FakeSegmenter, Silent, box, write_image, write_tree
 
 REPORTS = ("report.json", "report.md")
 START_LIMIT_S = 60
+LONG = "{}" + "x" * 1000
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,19 @@ def test_an_image_that_the_segmenter_refuses_is_counted_too(tmp_path):
     small_tree(tmp_path / "data")
     outcome, _, _ = small_run(tmp_path / "data", tmp_path / "out", refused=(4, 6))
     assert [failure.reason for failure in outcome.report.failures] == ["This image was refused."]
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [{"proposal_template": LONG}, {"templates": (LONG,)}, {"background_texts": (LONG,)}, {"contrast_texts": (LONG,)}],
+)
+def test_settings_that_fail_on_every_image_end_before_the_first(tmp_path, mistake):
+    small_tree(tmp_path / "data")
+    question = Question(dataset=find_dataset("voc"), root=tmp_path / "data")
+    conduct = Conduct("paper-voc", RunOptions(), Silent())
+    with pytest.raises(InputError, match=r"This text is too long\."):
+        evaluate(question, FakeSegmenter({}).replace(**mistake), tmp_path / "out", conduct)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_failed_is_tried_again_and_what_is_done_is_not(tmp_path):

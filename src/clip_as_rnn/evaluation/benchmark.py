@@ -86,14 +86,16 @@ def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: C
     """Evaluate a segmenter, or go on with it, and write the report into `folder` when all is done.
 
     Raises:
-        InputError: the data is not where it should be, or the folder holds results that were made otherwise.
+        InputError: the data is not where it should be, the settings can be asked with on no image, or the folder holds
+            results that were made otherwise.
     """
     task = open_task(question)
+    evaluate_one = task.evaluator(segmenter)
     description = describe_run(conduct.preset, _choices(question), segmenter)
     claim_folder(folder, description)
     title = f"{question.dataset.title}, {folder.name}"
     reopen = partial(open_run, title, task, description, folder, conduct.options)
-    go_through(reopen(), task.evaluator(segmenter), empty_tally(task), conduct.watcher)
+    go_through(reopen(), evaluate_one, empty_tally(task), conduct.watcher)
     run = reopen()  # anew: other shards may have written meanwhile
     timing = measure_time(run)
     missing = sum(not run.store.has_record(name) for name in run.names)

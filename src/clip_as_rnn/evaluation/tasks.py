@@ -24,10 +24,12 @@ from clip_as_rnn.evaluation.passes import Asking, Pass, PassOrder, plan_passes, 
 from clip_as_rnn.evaluation.records import Record, ReferringResult, SemanticResult
 from clip_as_rnn.evaluation.references import Reference
 from clip_as_rnn.evaluation.referring_metrics import measure_overlap
-from clip_as_rnn.evaluation.segmenting import Segmenting
+from clip_as_rnn.evaluation.segmenting import Segmenting, check_wording
 from clip_as_rnn.evaluation.sentences import predict_reference
 from clip_as_rnn.evaluation.vocabulary import Vocabulary
 from clip_as_rnn.shapes import LabelMap, RgbImage
+
+_SHORTEST = "a"  # sentences differ by reference; one that is too long fails by itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +55,11 @@ class Task(Protocol):
         """Return the settings that each pass over an image is asked with."""
 
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
-        """Return what evaluates one image; an image that cannot be evaluated gives a record that says why."""
+        """Return what evaluates one image; an image that cannot be evaluated gives a record that says why.
+
+        Raises:
+            InputError: the settings cannot be asked with on any image.
+        """
 
     def truth(self, position: int) -> LabelMap:
         """Return the true labels of the image at `position`; raises InputError."""
@@ -82,8 +88,11 @@ class SemanticTask:
         return tuple(turn.segmenter.config for turn in plan_passes(segmenter, self.vocabulary, self.order))
 
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
-        """Plan the passes once and return what runs them on one image."""
-        return partial(self._evaluate, plan_passes(segmenter, self.vocabulary, self.order))
+        """Plan and check the passes once and return what runs them on one image."""
+        passes = plan_passes(segmenter, self.vocabulary, self.order)
+        for turn in passes:
+            check_wording(turn.segmenter, turn.texts)
+        return partial(self._evaluate, passes)
 
     def _evaluate(self, passes: Sequence[Pass], position: int) -> Evaluated:
         """Segment one image and count its pixels; broken files and refusals become the record's failure."""
@@ -123,7 +132,8 @@ class ReferringTask:
         return (segmenter.config,)
 
     def evaluator(self, segmenter: Segmenting) -> Evaluate:
-        """Return what asks one reference."""
+        """Check the settings with the shortest sentence there is and return what asks one reference."""
+        check_wording(segmenter, (_SHORTEST,))
         return partial(self._evaluate, segmenter)
 
     def _evaluate(self, segmenter: Segmenting, position: int) -> Evaluated:
