@@ -2,10 +2,13 @@
 
 import os
 import pickle
+import random
+from contextlib import suppress
 
 import pytest
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation import pickles
 from clip_as_rnn.evaluation.pickles import load_plain_pickle
 
 PLAIN = [{"ref_id": 7, "sentences": [{"raw": "the left “dog”", "tokens": ("a", "b")}], "box": [1.5, -2], "ids": {1, 2}}]
@@ -77,3 +80,47 @@ def test_something_else_than_a_pickle_is_an_input_error(tmp_path):
 def test_a_missing_pickle_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"Cannot read .*refs\.p: No such file"):
         load_plain_pickle(tmp_path / "refs.p")
+
+
+@pytest.mark.parametrize("asked", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"cbuiltins\nset\nr\xff\xff\xff\x7f"])
+def test_a_few_bytes_that_ask_for_gigabytes_are_refused(tmp_path, asked):
+    """The unpickler's memo is as long as its greatest index: this one would take 32 GB."""
+    path = tmp_path / "refs.p"
+    path.write_bytes(b"]" + asked + b".")
+    with pytest.raises(InputError, match="far more memory than its data needs, so it was not loaded"):
+        load_plain_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "length", [b"\x8e\xff\xff\xff\xff\xff\x00\x00\x00", b"B\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f"]
+)
+def test_a_length_beyond_the_end_is_refused_before_it_is_reserved(tmp_path, length):
+    path = tmp_path / "refs.p"
+    path.write_bytes(length + b"data.")
+    with pytest.raises(InputError, match=r"refs\.p is truncated: its pickle ends before its data does"):
+        load_plain_pickle(path)
+
+
+def test_want_of_memory_has_a_sentence_of_its_own(tmp_path, monkeypatch):
+    path = tmp_path / "refs.p"
+    path.write_bytes(pickle.dumps(PLAIN))
+
+    def want(_):
+        raise MemoryError
+
+    monkeypatch.setattr(pickles, "_check_memory", want)
+    with pytest.raises(InputError, match="more than this machine's memory can; check that it is the published file"):
+        load_plain_pickle(path)
+
+
+def test_no_damage_of_a_pickle_is_more_than_an_input_error(tmp_path):
+    path, dice = tmp_path / "refs.p", random.Random(0)
+    for protocol in (0, 2, 4):
+        sound = pickle.dumps(PLAIN, protocol=protocol)
+        for _ in range(400):
+            damaged = bytearray(sound)
+            for _ in range(dice.randint(1, 3)):
+                damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+            path.write_bytes(damaged)
+            with suppress(InputError):
+                load_plain_pickle(path)
