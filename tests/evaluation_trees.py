@@ -70,10 +70,11 @@ class FakeSegmenter:
 
 
 class Silent:
-    """A watcher that says nothing and remembers the running scores."""
+    """A watcher that says nothing and remembers the running scores and the failures."""
 
     def __init__(self) -> None:
         self.headlines: list[float | None] = []
+        self.failures: list[str | None] = []
         self.starts: list[tuple[int, int]] = []
 
     def start(self, title: str, *, total: int, done: int) -> None:
@@ -81,6 +82,7 @@ class Silent:
 
     def advance(self, record: Any, headline: float | None) -> None:
         self.headlines.append(headline)
+        self.failures.append(record.failure)
 
 
 def box(size: tuple[int, int], rows: slice, columns: slice = slice(None)) -> ndarray:

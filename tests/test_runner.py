@@ -156,6 +156,20 @@ def test_broken_images_are_counted_named_and_in_no_score(tmp_path):
     assert "## Not evaluated: 1" in (tmp_path / "out/report.md").read_text()
 
 
+@pytest.mark.parametrize("named", ["whole", "from here", "here"])
+def test_reports_name_files_from_the_root_on_wherever_that_is(tmp_path, monkeypatch, named):
+    small_tree(tmp_path / "data")
+    (tmp_path / "data/SegmentationClass/b.png").unlink()
+    (tmp_path / "data/JPEGImages/a.jpg").write_bytes(b"broken")
+    monkeypatch.chdir(tmp_path / ("data" if named == "here" else "."))
+    root = {"whole": tmp_path / "data", "from here": Path("data"), "here": Path()}[named]
+    outcome, watcher, _ = small_run(root, tmp_path / "out")
+    reasons = {failure.name: failure.reason for failure in outcome.report.failures}
+    assert reasons["a"] == "Cannot read the image JPEGImages/a.jpg: it is of no known format."
+    assert "the image b: expected SegmentationClass/b.png. Pascal" in reasons["b"]
+    assert f"expected {root / 'SegmentationClass/b.png'}. Pascal" in watcher.failures[1]
+
+
 def test_an_image_that_the_segmenter_refuses_is_counted_too(tmp_path):
     small_tree(tmp_path / "data")
     outcome, _, _ = small_run(tmp_path / "data", tmp_path / "out", refused=(4, 6))

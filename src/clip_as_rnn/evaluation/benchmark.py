@@ -78,8 +78,8 @@ def open_task(question: Question) -> SemanticTask | ReferringTask:
     if isinstance(dataset, SemanticDataset):
         items = list_images(dataset, root, split)
         vocabulary = read_vocabulary(dataset, root, split).worded(question.wording)
-        return SemanticTask(dataset, vocabulary, items, question.order, question.asking)
-    return ReferringTask(dataset, list_references(dataset, root, split))
+        return SemanticTask(dataset, root, vocabulary, items, question.order, question.asking)
+    return ReferringTask(dataset, root, list_references(dataset, root, split))
 
 
 def evaluate(question: Question, segmenter: Segmenting, folder: Path, conduct: Conduct) -> Outcome:

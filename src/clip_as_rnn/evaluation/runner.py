@@ -1,4 +1,6 @@
-"""Go through a data set image by image: resume, shard, save, and pool the results. Memory does not grow with the data.
+"""Go through a data set image by image: resume, shard, save, and pool the results.
+
+Images and masks are gone before the next ones come; what stays of each is its name and a few numbers.
 
 Knows nothing of models; what happens to one image is the task's business, what is shown meanwhile the watcher's.
 """
@@ -6,7 +8,7 @@ Knows nothing of models; what happens to one image is the task's business, what 
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +21,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.description import RunDescription, digest_run
 from clip_as_rnn.evaluation.records import Record, RecordStore, write_atomically
 from clip_as_rnn.evaluation.tallies import Tally
-from clip_as_rnn.evaluation.tasks import Evaluate, Task
+from clip_as_rnn.evaluation.tasks import Evaluate, Evaluated, Task
 from clip_as_rnn.shapes import LabelMap
 
 _BYTE_LABELS = 256  # more of them need 16 bits
@@ -131,7 +133,12 @@ def go_through(run: Run, evaluate: Evaluate, tally: Tally, watcher: Watcher) -> 
             save_labels(prediction_path(run.folder, evaluated.record.name), evaluated.labels)
         run.store.append(evaluated.record)  # last, so that a record means that all is there
         tally.add(evaluated.record)
-        watcher.advance(evaluated.record, tally.headline())
+        watcher.advance(_told(evaluated), tally.headline())
+
+
+def _told(evaluated: Evaluated) -> Record:
+    """Return the record with the whole of a failure's paths, for whoever watches."""
+    return replace(evaluated.record, failure=evaluated.complaint) if evaluated.complaint else evaluated.record
 
 
 def prediction_path(folder: Path, name: str) -> Path:

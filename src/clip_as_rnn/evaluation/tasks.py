@@ -6,6 +6,7 @@ A task knows its data set and its segmenter; it knows nothing of folders of outp
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -34,10 +35,17 @@ _SHORTEST = "a"  # sentences differ by reference; one that is too long fails by 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """The record of one image, and its predicted labels unless it failed (referring: 1 is the object)."""
+    """What became of one image.
+
+    Attributes:
+        record: what is kept of it; a failure names files from the data's root on, so that it is the same anywhere.
+        labels: the predicted labels unless it failed; referring: 1 is the object.
+        complaint: a failure with whole paths, for whoever is to mend it.
+    """
 
     record: Record
     labels: LabelMap | None = None
+    complaint: str | None = None
 
 
 Evaluate: TypeAlias = Callable[[int], Evaluated]  # takes the position of an image in its split
@@ -73,6 +81,7 @@ class SemanticTask:
     """Every class of a vocabulary asked on every image."""
 
     dataset: SemanticDataset
+    root: Path
     vocabulary: Vocabulary
     items: tuple[LabelledImage, ...]
     order: PassOrder
@@ -102,7 +111,7 @@ class SemanticTask:
             check_same_size(item, self.dataset, image, truth)
             found = predict(passes, image, asking=self.asking, present=np.unique(truth[truth > 0]).tolist())
         except CarError as error:
-            return Evaluated(Record(item.name, 0.0, failure=str(error)))
+            return _failed(item.name, str(error), self.root)
         result = SemanticResult(count_pixels(truth, found.labels), found.kept, found.masked)
         return Evaluated(Record(item.name, found.seconds, result), found.labels)
 
@@ -120,6 +129,7 @@ class ReferringTask:
     """Every reference's sentences asked on its image, together and one by one."""
 
     dataset: ReferringDataset
+    root: Path
     items: tuple[Reference, ...]
 
     @property
@@ -144,7 +154,7 @@ class ReferringTask:
             _check_reference(item, self.dataset, image)
             found = predict_reference(segmenter, image, item.sentences)
         except CarError as error:
-            return Evaluated(Record(item.name, 0.0, failure=str(error)))
+            return _failed(item.name, str(error), self.root)
         result = ReferringResult(
             released=measure_overlap(found.merged, released),
             merged=measure_overlap(found.merged, truth),
@@ -161,6 +171,14 @@ class ReferringTask:
     def picture(self, position: int) -> RgbImage:
         """Return one image."""
         return read_rgb(self.items[position].image)
+
+
+def _failed(name: str, complaint: str, root: Path) -> Evaluated:
+    reason = complaint
+    for folder in {root, root.resolve()}:
+        prefix = str(folder / "x")[:-1]  # with its slash; nothing for the folder at hand
+        reason = reason.replace(prefix, "") if prefix else reason
+    return Evaluated(Record(name, 0.0, failure=reason), complaint=complaint)
 
 
 def _check_reference(item: Reference, dataset: ReferringDataset, image: RgbImage) -> None:
