@@ -153,6 +153,12 @@ def test_two_runs_are_compared_without_loading_a_model(voc, tmp_path, loaded):
         (["voc", "--root", "DATA", "--split", "test"], "(splits found: val). Pascal VOC 2012 comes from"),
         (["voc", "--root", "DATA", "--shard", "3/2"], "Error: Expected a shard as i/n with i from 1 to n,"),
         (["voc", "--root", "DATA", "--limit", "0"], "Error: Expected a limit of at least 1 image, but got 0."),
+        (
+            ["voc", "--root", "DATA", "--compare", "A", "B", "--limit", "0"],
+            "Error: Expected a limit of at least 1 image,",
+        ),
+        (["voc", "--root", "DATA", "--compare", "A", "B", "--ablate", "crf"], "evaluates nothing; leave out --ablate."),
+        (["voc", "--root", "DATA", "--compare", "A", "B", "--shard", "1/2"], "evaluates nothing; leave out --shard."),
         (["voc", "--root", "DATA", "--passes", "both"], "Error: Expected --passes to be one of official, paper,"),
         (["voc", "--root", "DATA", "--texts", "any"], "Error: Expected --texts to be one of paper, own, but"),
         (["voc", "--root", "DATA", "--dtype", "int8"], "Error: Expected --dtype to be one of auto, float32, bfloat16"),

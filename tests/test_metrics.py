@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
+from clip_as_rnn.evaluation.counting import COUNTINGS
 from clip_as_rnn.evaluation.metrics import (
-    COUNTINGS,
     PixelCount,
     Presence,
     add_counts,

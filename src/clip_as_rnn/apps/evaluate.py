@@ -1,5 +1,6 @@
 """The command `car evaluate`: a preset on a data set, a table of its parts, or two runs side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from clip_as_rnn.apps.inputs import parse_settings
 from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output
+from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
 
 # `clip_as_rnn.apps.scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
@@ -56,19 +58,43 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Score a preset on a data set; the same command goes on where an interrupted one was left."""
     row = find_dataset(dataset)
+    if compare is not None:
+        _refuse_beside_comparing({"--ablate": ablate, "--shard": shard, "--save-predictions": save_predictions})
     models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     settings = {**parse_settings(set_ or ()), **models}
-    from clip_as_rnn.apps.scoring import Asking, Extent, Job, Loading, run
+    from clip_as_rnn.apps import scoring
+    from clip_as_rnn.evaluation.benchmark import Question
+    from clip_as_rnn.evaluation.passes import Asking, PassOrder
+    from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
+    from clip_as_rnn.evaluation.vocabulary import Wording
 
-    job = Job(
+    loading = scoring.Loading(preset or row.preset, device, dtype, settings)
+    order = passes or ("official" if loading.preset.startswith("official-") else "paper")
+    options = RunOptions(limit, parse_shard(shard) if shard else Shard(), save_predictions)
+    question = Question(
         dataset=row,
-        root=root,
-        folder=output,
-        loading=Loading(preset or row.preset, device, dtype, settings),
-        asking=Asking(split, passes, ask, texts),
-        extent=Extent(limit, shard, save_predictions),
-        parts=tuple(part.strip() for part in ablate.split(",")) if ablate else (),
-        compare=compare,
+        root=root or scoring.bundled_root(row),
+        split=split,
+        order=scoring.choose("--passes", order, PassOrder),
+        asking=scoring.choose("--ask", ask, Asking),
+        wording=scoring.choose("--texts", texts, Wording),
     )
-    if not run(job):
+    if compare is not None:
+        scoring.show_comparison(question, compare, output, limit=limit)
+        return
+    parts = [part.strip() for part in ablate.split(",")] if ablate else []
+    if parts:
+        all_evaluated = scoring.run_ablation(question, loading, options, output, parts)
+    else:
+        all_evaluated = scoring.run(question, loading, options, output)
+    if not all_evaluated:
         raise typer.Exit(_FAILED)
+
+
+def _refuse_beside_comparing(options: Mapping[str, object]) -> None:
+    """Raise InputError if an option is given that --compare would not heed."""
+    for name, value in options.items():
+        if value:
+            raise InputError(
+                f"--compare shows two runs that are there already and evaluates nothing; leave out {name}."
+            )

@@ -1,6 +1,6 @@
 """What `car evaluate` does: load, run or go on, report. Loads torch, so the command line imports it only for work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,19 +11,17 @@ from rich.table import Table
 from clip_as_rnn import build
 from clip_as_rnn.apps.report import say
 from clip_as_rnn.build import ClipView
-from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.config import SegmenterConfig, find_preset, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation import passes
-from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line
+from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.comparison import compare_runs
 from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
 from clip_as_rnn.evaluation.markdown import percent
 from clip_as_rnn.evaluation.progress import ProgressBar
 from clip_as_rnn.evaluation.report import MEASURES, Report
-from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
+from clip_as_rnn.evaluation.runner import RunOptions
 from clip_as_rnn.evaluation.tallies import SemanticBody
-from clip_as_rnn.evaluation.vocabulary import Wording
 from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison
@@ -40,98 +38,78 @@ class Loading:
     settings: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How to ask; None for the split or the passes: those of the data set and the preset."""
-
-    split: str | None
-    passes: str | None
-    which: str
-    wording: str
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How much to run: so many images, of which one shard, with or without their predictions."""
-
-    limit: int | None
-    shard: str | None
-    save_predictions: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is to be done, as the command line asks for it.
-
-    Attributes:
-        root: None: where the data set lies in a checkout.
-        parts: what to ablate; none: a plain run.
-        compare: the folders of two runs; then nothing is evaluated.
-    """
-
-    dataset: Dataset
-    root: Path | None
-    folder: Path
-    loading: Loading
-    asking: Asking
-    extent: Extent
-    parts: tuple[str, ...]
-    compare: tuple[Path, Path] | None
-
-
-def run(job: Job) -> bool:
-    """Do the job; tell whether every image could be evaluated.
+def run(question: Question, loading: Loading, options: RunOptions, folder: Path) -> bool:
+    """Evaluate and tell the scores; return whether every image could be evaluated.
 
     Raises:
-        InputError: data that is not where it should be, or a choice that does not exist.
+        InputError: data that is not where it should be, or a setting that cannot be.
         WeightsError: weights that cannot be had.
     """
-    console, question = Console(), _question(job)
-    if job.compare is not None:
-        contrast = compare_runs(question, *job.compare, job.folder, count=job.extent.limit or _LISTED)
-        say(f"{contrast.compared} images compared; see {job.folder / 'comparison.md'}", console)
-        return True
-    shard = parse_shard(job.extent.shard) if job.extent.shard else Shard()
-    options = RunOptions(job.extent.limit, shard, job.extent.save_predictions)
     open_task(question)  # data that is missing shows before models are loaded
-    segmenter = _load(job)
+    segmenter = _load(loading, _config(question, loading))
     with ProgressBar(Console(stderr=True)) as bar:
-        conduct = Conduct(job.loading.preset, options, bar)
-        if job.parts:
-            ablation = ablate(question, segmenter, job.folder, job.parts, conduct)
-        else:
-            outcome = evaluate(question, segmenter, job.folder, conduct)
-    if job.parts:
-        return _tell_ablation(ablation, job.folder, console)
-    return _tell_outcome(outcome, job.folder, console)
+        outcome = evaluate(question, segmenter, folder, Conduct(loading.preset, options, bar))
+    return _tell_outcome(outcome, folder, Console())
 
 
-def _load(job: Job) -> Segmenter[ClipView]:
-    """Load a segmenter; sentences that refer are asked in referring mode unless the settings say otherwise."""
-    mode = {"mode": "referring"} if isinstance(job.dataset, ReferringDataset) else {}
-    config = with_settings(find_preset(job.loading.preset), {**mode, **job.loading.settings})
-    dtype = _choice("--dtype", job.loading.dtype, build.DType)
-    return build.load_segmenter(config, device=job.loading.device, dtype=dtype)
+def run_ablation(question: Question, loading: Loading, options: RunOptions, folder: Path, parts: Sequence[str]) -> bool:
+    """Change one part at a time and tell the table; return whether every image could be evaluated.
+
+    Raises:
+        InputError: an unknown part, data that is not where it should be, or a setting that cannot be.
+        WeightsError: weights that cannot be had.
+    """
+    config = _config(question, loading)
+    plan_variants(config, parts)  # as with the data, before models are loaded
+    open_task(question)
+    segmenter = _load(loading, config)
+    with ProgressBar(Console(stderr=True)) as bar:
+        ablation = ablate(question, segmenter, folder, parts, Conduct(loading.preset, options, bar))
+    return _tell_ablation(ablation, folder, Console())
 
 
-def _question(job: Job) -> Question:
-    order = job.asking.passes or ("official" if job.loading.preset.startswith("official-") else "paper")
-    return Question(
-        dataset=job.dataset,
-        root=job.root or _bundled_root(job.dataset),
-        split=job.asking.split,
-        order=_choice("--passes", order, passes.PassOrder),
-        asking=_choice("--ask", job.asking.which, passes.Asking),
-        wording=_choice("--texts", job.asking.wording, Wording),
-    )
+def show_comparison(question: Question, runs: tuple[Path, Path], folder: Path, *, limit: int | None) -> None:
+    """Compare two runs and tell where the comparison is; no model is loaded.
+
+    Raises:
+        InputError: a folder holds no run, or one on other data.
+    """
+    contrast = compare_runs(question, *runs, folder, count=limit or _LISTED)
+    say(f"{contrast.compared} images compared; see {folder / 'comparison.md'}", Console())
 
 
-def _bundled_root(dataset: Dataset) -> Path:
-    """Return where a data set lies in the checkout that is at hand."""
+def bundled_root(dataset: Dataset) -> Path:
+    """Return where a data set lies in the checkout that is at hand.
+
+    Raises:
+        InputError: it is none of the repository's own.
+    """
     if dataset.root is None:
         raise InputError(f"Expected --root, the folder that holds {dataset.title}. {dataset.source}")
     here = Path(dataset.root)
     return here if here.is_dir() else _CHECKOUT / dataset.root
+
+
+def choose(name: str, value: str, choices: Any) -> Any:
+    """Return an option's value, which is one of a Literal's.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"Expected {name} to be one of {', '.join(get_args(choices))}, but got {value!r}.")
+    return value
+
+
+def _config(question: Question, loading: Loading) -> SegmenterConfig:
+    """Return the settings; sentences that refer are asked in referring mode unless the settings say otherwise."""
+    mode = {"mode": "referring"} if isinstance(question.dataset, ReferringDataset) else {}
+    return with_settings(find_preset(loading.preset), {**mode, **loading.settings})
+
+
+def _load(loading: Loading, config: SegmenterConfig) -> Segmenter[ClipView]:
+    dtype = choose("--dtype", loading.dtype, build.DType)
+    return build.load_segmenter(config, device=loading.device, dtype=dtype)
 
 
 def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:
@@ -181,14 +159,3 @@ def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
     console.print(summary)
     say(f"Table: {folder / 'ablation.md'}", console)
     return not ablation.failures
-
-
-def _choice(name: str, value: str, choices: Any) -> Any:
-    """Return a value that is one of a Literal's.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in get_args(choices):
-        raise InputError(f"Expected {name} to be one of {', '.join(get_args(choices))}, but got {value!r}.")
-    return value

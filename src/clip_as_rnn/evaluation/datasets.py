@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.metrics import Counting
+from clip_as_rnn.evaluation.counting import Counting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

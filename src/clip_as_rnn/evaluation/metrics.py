@@ -5,21 +5,16 @@ Pure arithmetic on counts; knows nothing of files or models. Label 0 is backgrou
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from clip_as_rnn.evaluation.counting import Counting
 from clip_as_rnn.shapes import LabelMap
 
 ConfusionMatrix: TypeAlias = Int[ndarray, "c c"]  # rows: truth, columns: prediction
-Counting = Literal["with_background", "without_background_released", "without_background_counted"]
-COUNTINGS: tuple[Counting, ...] = (
-    "with_background",
-    "without_background_released",
-    "without_background_counted",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from clip_as_rnn.evaluation.counting import COUNTINGS, Counting
 from clip_as_rnn.evaluation.datasets import SemanticDataset
 from clip_as_rnn.evaluation.metrics import (
-    COUNTINGS,
     ConfusionMatrix,
-    Counting,
     Presence,
     Scores,
     add_counts,
