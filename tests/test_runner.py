@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -260,6 +261,17 @@ def test_predictions_are_label_maps_and_missing_ones_are_made_later(tmp_path):
     _, _, fake = small_run(tmp_path / "data", tmp_path / "out", RunOptions(save_predictions=True))
     assert len(fake.calls) == 2
     assert read_prediction(tmp_path / "out/predictions/a.png").tolist() == [[1] * 4] * 2 + [[0] * 4] * 2
+
+
+def test_what_a_kill_left_half_written_is_removed_but_not_what_is_under_way(tmp_path):
+    small_tree(tmp_path / "data")
+    old, new = tmp_path / "out/predictions/.old.part", tmp_path / "out/predictions/.new.part"
+    for part in (old, new):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    small_run(tmp_path / "data", tmp_path / "out")
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_labels_beyond_a_byte_are_saved_in_16_bits(tmp_path):

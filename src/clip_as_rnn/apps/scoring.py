@@ -119,8 +119,10 @@ def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:
             say(f"{outcome.failures} images could not be evaluated; they are tried again by the next run.", console)
         return not outcome.failures
     console.print(_summary(outcome.report))
-    if outcome.timing.seconds_per_image is not None:
-        say(f"{outcome.timing.seconds_per_image:.3f} s per image over {outcome.timing.images} images.", console)
+    timing = outcome.timing
+    if timing.seconds_per_image is not None and timing.median_seconds_per_image is not None:
+        mean, median = f"{timing.seconds_per_image:.3f}", f"{timing.median_seconds_per_image:.3f}"
+        say(f"{mean} s per image (median {median}) over {timing.images} images.", console)
     if outcome.failures:
         asked = outcome.report.coverage.asked
         say(

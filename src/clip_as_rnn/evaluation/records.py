@@ -6,7 +6,9 @@ report exactly what one run would have.
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from uuid import uuid4
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.metrics import PixelCount
 from clip_as_rnn.evaluation.referring_metrics import Overlap
+
+_ABANDONED_S = 600  # no file takes so long to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed runs left half written; what is younger may be another run's and under way."""
+    for part in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):  # another shard was quicker
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 def write_json(path: Path, content: object) -> None:

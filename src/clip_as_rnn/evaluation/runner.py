@@ -19,7 +19,7 @@ from PIL import Image
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.description import RunDescription, digest_run
-from clip_as_rnn.evaluation.records import Record, RecordStore, write_atomically
+from clip_as_rnn.evaluation.records import Record, RecordStore, remove_parts, write_atomically
 from clip_as_rnn.evaluation.tallies import Tally
 from clip_as_rnn.evaluation.tasks import Evaluate, Evaluated, Task
 from clip_as_rnn.shapes import LabelMap
@@ -116,6 +116,8 @@ def open_run(title: str, task: Task, description: RunDescription, folder: Path, 
     Raises:
         InputError: the folder holds results of another run.
     """
+    for written in (folder, prediction_path(folder, "").parent):
+        remove_parts(written)
     store = RecordStore(folder, digest_run(description, task.names), str(options.shard))
     return Run(title, tuple(task.names[: options.limit]), folder, options, store)
 
