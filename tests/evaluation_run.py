@@ -9,7 +9,7 @@ from clip_as_rnn.evaluation.benchmark import Conduct, Question, evaluate
 from clip_as_rnn.evaluation.datasets import find_dataset
 from clip_as_rnn.evaluation.runner import RunOptions, parse_shard
 from clip_as_rnn.result import Segmentation
-from evaluation_trees import FakeSegmenter, Silent, box, write_tree
+from evaluation_trees import FakeSegmenter, Silent, box, rectangle, reference, write_referring_tree, write_tree
 
 IMAGES = 40
 WIDTH_PX = 7
@@ -25,11 +25,17 @@ class Slow(FakeSegmenter):
 
 
 def write_data(root: Path) -> None:
-    """Write a VOC tree whose images have heights of their own; two of them are broken."""
+    """Write a VOC tree and a RefCOCO tree, which do not touch each other, whose images have heights of their own; two of them are broken."""
     heights = range(4, 4 + IMAGES)
     write_tree("voc", root, {f"image{h}": np.tile(np.arange(WIDTH_PX) % 3, (h, 1)) for h in heights})
     (root / "JPEGImages/image9.jpg").write_bytes(b"broken")
     (root / "SegmentationClass/image30.png").unlink()
+    references = [
+        reference(h, h, ["aeroplane", "bicycle"][: 1 + (h % 5 == 0)], ann=[] if h == 9 else [h]) for h in heights
+    ]
+    parts = {h: [rectangle(0, 0, 5, h // 2)] for h in heights}
+    write_referring_tree(root, "refs(unc).p", references, {h: (h, WIDTH_PX) for h in heights}, parts)
+    (root / f"images/mscoco/images/train2014/COCO_train2014_{30:012}.jpg").write_bytes(b"broken")
 
 
 def segmenter() -> FakeSegmenter:
@@ -43,8 +49,8 @@ def segmenter() -> FakeSegmenter:
     return Slow(answers)
 
 
-def run(root: Path, output: Path, shard: str) -> None:
+def run(root: Path, output: Path, shard: str, dataset: str = "voc") -> None:
     """Run or go on."""
-    question = Question(dataset=find_dataset("voc"), root=root)
+    question = Question(dataset=find_dataset(dataset), root=root)
     options = RunOptions(shard=parse_shard(shard), save_predictions=True)
     evaluate(question, segmenter(), output, Conduct("paper-voc", options, Silent()))

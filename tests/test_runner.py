@@ -53,25 +53,37 @@ def lines(output: Path) -> int:
 
 
 def test_three_kills_at_random_moments_change_no_byte_of_the_report(data, whole, tmp_path):
+    kill_and_go_on(data, tmp_path, "voc", kills=3)
+    assert reports(tmp_path) == whole
+    assert len(list(tmp_path.glob("predictions/*.png"))) == evaluation_run.IMAGES - 2
+
+
+def test_a_kill_changes_no_byte_of_a_report_on_references_either(data, tmp_path):
+    evaluation_run.run(data, tmp_path / "whole", "1/1", "refcoco")
+    kill_and_go_on(data, tmp_path / "killed", "refcoco", kills=1)
+    assert reports(tmp_path / "killed") == reports(tmp_path / "whole")
+    assert b"Not evaluated: 1" in reports(tmp_path / "killed")["report.md"]
+
+
+def kill_and_go_on(data, output, dataset, kills):
+    """Kill a run so many times, each after another few images, and then let it come to its end."""
     dice = random.Random(20240617)
-    processes = multiprocessing.get_context("forkserver")  # imports torch once for all three
+    processes = multiprocessing.get_context("forkserver")  # imports torch once for all
     processes.set_forkserver_preload(["evaluation_run"])
-    for kill in range(3):
-        process = processes.Process(target=evaluation_run.run, args=(data, tmp_path, "1/1"))
+    for kill in range(kills):
+        process = processes.Process(target=evaluation_run.run, args=(data, output, "1/1", dataset))
         process.start()
-        goal = lines(tmp_path) + dice.randint(1, 9)
+        goal = lines(output) + dice.randint(1, 9)
         deadline = time.monotonic() + START_LIMIT_S
-        while lines(tmp_path) < goal and time.monotonic() < deadline:
+        while lines(output) < goal and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(dice.random() * evaluation_run.SECONDS_PER_IMAGE)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, f"kill {kill} came too late"
-        assert not (tmp_path / "report.json").exists()
-    assert 3 <= lines(tmp_path) < evaluation_run.IMAGES
-    evaluation_run.run(data, tmp_path, "1/1")
-    assert reports(tmp_path) == whole
-    assert len(list(tmp_path.glob("predictions/*.png"))) == evaluation_run.IMAGES - 2
+        assert not (output / "report.json").exists()
+    assert kills <= lines(output) < evaluation_run.IMAGES
+    evaluation_run.run(data, output, "1/1", dataset)
 
 
 def test_four_shards_at_once_make_the_report_of_one_run(data, whole, tmp_path):
