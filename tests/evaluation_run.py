@@ -25,7 +25,7 @@ class Slow(FakeSegmenter):
 
 
 def write_data(root: Path) -> None:
-    """Write a VOC tree and a RefCOCO tree, which do not touch each other, whose images have heights of their own; two of them are broken."""
+    """Write VOC and RefCOCO, side by side, with images of heights of their own; some of them are broken."""
     heights = range(4, 4 + IMAGES)
     write_tree("voc", root, {f"image{h}": np.tile(np.arange(WIDTH_PX) % 3, (h, 1)) for h in heights})
     (root / "JPEGImages/image9.jpg").write_bytes(b"broken")

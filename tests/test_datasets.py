@@ -108,8 +108,12 @@ def test_a_class_list_of_its_own_is_read_and_checked(tmp_path):
     path.write_text("dog\nthing | |\n")
     with pytest.raises(InputError, match="in line 2 of"):
         listed_vocabulary(path)
-    path.write_text("dog\ndog\n")
-    with pytest.raises(InputError, match="a text of its own, but got 'dog' twice"):
+    for repeated in ("dog", "Dog", "thing | hound | DOG"):
+        path.write_text(f"dog\ncat\n{repeated}\n")
+        with pytest.raises(InputError, match=r"a text of its own, but got '(dog|Dog|DOG)' twice"):
+            listed_vocabulary(path)
+    path.write_text("# nothing\n")
+    with pytest.raises(InputError, match="at least one text to look for, but got none"):
         listed_vocabulary(path)
     with pytest.raises(InputError, match="Expected the class names, one a line"):
         listed_vocabulary(tmp_path / "none.txt")

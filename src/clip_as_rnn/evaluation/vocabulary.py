@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.segmenter import check_texts
 
 Kind = Literal["thing", "stuff"]
 Wording = Literal["paper", "own"]  # the texts that CaR asks, or the data set's own names
@@ -31,16 +32,18 @@ class Vocabulary:
     classes: tuple[ClassName, ...]
 
     def __post_init__(self) -> None:
-        """Check that no two classes are asked for with the same text.
+        """Check that no two classes are asked for with what is the same text to CLIP.
 
         Raises:
-            InputError: two are, so that their masks could not be told apart.
+            InputError: two are, so that their masks could not be told apart, or a text cannot be asked at all.
         """
-        seen: set[str] = set()
-        for entry in self.classes:
-            if entry.text in seen:
-                raise InputError(f"Expected every class to have a text of its own, but got {entry.text!r} twice.")
-            seen.add(entry.text)
+        told_apart = set(check_texts(self.texts))  # of those that are the same, the first stays
+        for i, text in enumerate(self.texts):
+            if text.strip() not in told_apart or text in self.texts[:i]:
+                raise InputError(
+                    f"Expected every class to have a text of its own, but got {text!r} twice; neither case nor spaces "
+                    "tell texts apart."
+                )
 
     @property
     def texts(self) -> tuple[str, ...]:
