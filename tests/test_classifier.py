@@ -14,6 +14,7 @@ from clip_as_rnn.classifier import (
     ensemble_probabilities,
     shown_mask,
 )
+from clip_as_rnn.errors import InputError
 from clip_as_rnn.marks import prepare_marks
 from clip_as_rnn.masks import grow_maps
 from clip_as_rnn.preparation import normalise, square_image
@@ -58,7 +59,7 @@ def maps_of(count, seed=0):
 
 def judge(clip, texts, maps, image=IMAGE, **changes):
     classifier = Classifier(clip, clip.encode_texts, replace(RULES, **changes))
-    (scores,) = classifier([Exhibit(classifier.look(image), maps, tuple(texts))])
+    (scores,) = classifier([Exhibit(classifier.look(image, texts), maps, tuple(texts))])
     return scores
 
 
@@ -124,6 +125,18 @@ def test_a_text_is_not_contrasted_with_itself(clip):
     np.testing.assert_array_equal(judge(clip, ["Sky", "cat"], maps_of(2), contrast_texts=("sky",)), alone)
 
 
+def test_a_text_that_was_dropped_does_not_come_back_as_contrast(clip):
+    classifier = Classifier(clip, clip.encode_texts, replace(RULES, contrast_texts=("SKY", "wall")))
+    memory = classifier.look(IMAGE, ["cat", "sky"])
+    (later,) = classifier([Exhibit(memory, maps_of(1), ("cat",))])
+    np.testing.assert_array_equal(later, judge(clip, ["cat"], maps_of(1), contrast_texts=("wall",)))
+
+
+def test_more_skipped_blocks_than_the_clip_has_are_refused_at_once(clip):
+    with pytest.raises(InputError, match=r"`classifier_skipped_blocks` to be at most 3, .* but got 4\."):
+        Classifier(clip, clip.encode_texts, replace(RULES, classifier_skipped_blocks=4))
+
+
 def test_identical_marked_images_are_encoded_once(clip, encoded):
     same = maps_of(1).expand(5, 6, 8)
     scores = judge(clip, list("abcde"), same)
@@ -139,7 +152,7 @@ def test_texts_without_a_proposal_share_the_image_as_it_is(clip, encoded):
 
 def test_a_later_step_encodes_only_what_it_has_not_seen(clip, encoded):
     classifier = Classifier(clip, clip.encode_texts, RULES)
-    memory = classifier.look(IMAGE)
+    memory = classifier.look(IMAGE, "abcd")
     classifier([Exhibit(memory, maps_of(4), tuple("abcd"))])
     classifier([Exhibit(memory, torch.cat([maps_of(4)[:2], maps_of(1, seed=9)]), tuple("abc"))])
     assert encoded == [4, 1]
@@ -147,7 +160,7 @@ def test_a_later_step_encodes_only_what_it_has_not_seen(clip, encoded):
 
 def test_another_image_shares_nothing_but_the_pass(clip, encoded):
     classifier = Classifier(clip, clip.encode_texts, RULES)
-    exhibits = [Exhibit(classifier.look(image), maps_of(2), ("a", "b")) for image in (IMAGE, 255 - IMAGE)]
+    exhibits = [Exhibit(classifier.look(image, "ab"), maps_of(2), ("a", "b")) for image in (IMAGE, 255 - IMAGE)]
     together = classifier(exhibits)
     assert encoded == [4]
     for scores, image in zip(together, (IMAGE, 255 - IMAGE), strict=True):

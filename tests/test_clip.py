@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from clip_as_rnn import clip as clip_module
 from clip_as_rnn.clip import _grow_positions
@@ -141,6 +143,69 @@ def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
     torch.testing.assert_close(clip.pull_back(view, torch.eye(clip.width)), at_once, atol=1e-6, rtol=1e-4)
 
 
+def memory_bound(patches_hw, budget, monkeypatch):
+    """Return the largest tensor, in numbers, that pulling one direction back makes."""
+    clip, largest = random_clip(), [0]
+    view = clip.view_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), affinity_layers=0)
+    monkeypatch.setattr(clip_module, "_PULL_BACK_BYTES", budget)
+
+    class Measure(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            largest[0] = max([largest[0], *(one.numel() for one in tree_leaves(made) if isinstance(one, torch.Tensor))])
+            return made
+
+    with Measure():
+        clip.pull_back(view, torch.eye(clip.width)[:1])
+    return largest[0]
+
+
+def test_what_pulling_back_takes_grows_with_the_patches_and_not_with_their_square(monkeypatch):
+    small, large = (memory_bound(patches_hw, 2**17, monkeypatch) for patches_hw in ((8, 8), (16, 16)))
+    assert large < 5 * small
+    assert large < 256 * 256
+
+
+@pytest.mark.parametrize("grid_hw", [(1, 1), (4, 5), (1, 9)])
+def test_pulling_back_is_the_mean_gradient_over_patches(clip, grid_hw):
+    view = clip.view_patches(pixels_of(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), affinity_layers=0)
+    layer = clip.vision.encoder.layers[-1]
+    normed = layer.layer_norm1(view.last_input.clone()).detach().requires_grad_()
+    tokens = view.last_input.clone() + layer.self_attn(normed)[0]
+    tokens = tokens + layer.mlp(layer.layer_norm2(tokens))
+    pooled = clip.model.visual_projection(clip.vision.post_layernorm(tokens[0, 1:])).mean(0)
+    directions = torch.eye(clip.width)[:5]
+    slow = [torch.autograd.grad(pooled, normed, one, retain_graph=True)[0][0, 1:].mean(0) for one in directions]
+    torch.testing.assert_close(clip.pull_back(view, directions), torch.stack(slow), atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_are_pulled_back_in_inference_mode_too(clip):
+    pixels = pixels_of(1, 3, 32, 32)
+    expected = clip.pull_back(clip.view_patches(pixels, affinity_layers=0), torch.eye(clip.width))
+    with torch.inference_mode():
+        view = clip.view_patches(pixels, affinity_layers=0)
+        assert torch.equal(clip.pull_back(view, torch.eye(clip.width)), expected)
+
+
+def test_no_directions_have_no_gradients(clip):
+    view = clip.view_patches(pixels_of(1, 3, 32, 32), affinity_layers=0)
+    assert clip.pull_back(view, torch.zeros(0, clip.width)).shape == (0, 16)
+
+
+def test_more_skipped_blocks_than_there_are_are_refused(clip):
+    with pytest.raises(InputError, match=r"`classifier_skipped_blocks` to be at most 4, .* but got 5\."):
+        clip.encode_images(pixels_of(1, 3, 32, 32), skipped_blocks=5)
+
+
+def test_a_text_too_long_is_quoted_as_it_was_given_and_said_once(clip, capfd):
+    message = (
+        r"The text 'x x .*\.\.\.' has 85 tokens when worded as 'a photo of {}', but CLIP reads at most 77; shorten it\."
+    )
+    with pytest.raises(InputError, match=message):
+        clip.check_lengths(["x " * 75], "a photo of {}")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_text_too_long_for_clip_is_refused_in_a_sentence(clip):
     message = r"The text 'x x .*\.\.\.' has \d+ tokens, but CLIP reads at most 77; shorten it\."
     with pytest.raises(InputError, match=message):
@@ -153,7 +218,13 @@ def test_the_longest_text_that_fits_is_read(clip):
         clip.encode_texts(["x " * 76])
 
 
-def test_too_many_patches_are_refused_before_attention_is_made(clip):
-    message = r"The image has 16,512 patches, but at most 16,384 fit into memory; lower the setting `max_side_px`\."
+@pytest.mark.parametrize(
+    ("grid_hw", "side_px"), [((128, 129), 8 * 128), ((20_000, 1), 8 * 16_384), ((3, 9000), 8 * 6000)]
+)
+def test_too_many_patches_are_refused_before_attention_is_made(clip, grid_hw, side_px):
+    message = (
+        rf"The image has {grid_hw[0] * grid_hw[1]:,} patches, but at most 16,384 fit into memory; shrink it, or give "
+        rf"--set max_side_px={side_px} \(in Python, max_side_px={side_px}\)\."
+    )
     with pytest.raises(InputError, match=message):
-        clip.view_patches(torch.zeros(1, 3, 8 * 128, 8 * 129), affinity_layers=1)
+        clip.view_patches(torch.zeros(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), affinity_layers=1)

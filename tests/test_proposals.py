@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_as_rnn.clip import _attend_explicitly, _finish_block
 from clip_as_rnn.masks import components_box_mask, min_max_scale
 from clip_as_rnn.proposals import (
     ProposalMemory,
@@ -54,8 +53,8 @@ def slow_cams(clip, view, features, background):
     cams = []
     for text in range(len(features)):
         activations = layer.layer_norm1(last_input).detach().requires_grad_()
-        attended, _ = _attend_explicitly(layer.self_attn, activations)
-        tokens = _finish_block(layer, last_input, attended)
+        tokens = last_input + layer.self_attn(activations)[0]
+        tokens = tokens + layer.mlp(layer.layer_norm2(tokens))
         pooled = model.visual_projection(model.vision_model.post_layernorm(tokens[0, 1:])).mean(0)
         logits = clip.logit_scale * torch.nn.functional.normalize(pooled, dim=0) @ candidates.T
         (gradient,) = torch.autograd.grad(torch.softmax(logits, 0)[text], activations)

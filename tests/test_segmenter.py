@@ -222,6 +222,9 @@ def test_two_threads_at_once_get_what_each_gets_alone():
         ([], r"Expected at least one text to look for, but got none\."),
         (["cat", "  "], r"Expected every text to hold a word, but got '  '\."),
         ([""], r"Expected every text to hold a word, but got ''\."),
+        (["\u200b"], r"Expected every text to hold a word, but got '\\u200b'\."),
+        (["\x00 "], r"Expected every text to hold a word, but got '\\x00 '\."),
+        (["a\udc80"], r"Expected texts in Unicode, but got 'a\\udc80'; check the terminal's encoding\."),
         (["cat", None], r"Expected every text to hold a word, but got None\."),
         ("cat", r"Expected a list of texts, but got the single text 'cat'; write \['cat'\]\."),
     ],
@@ -233,6 +236,16 @@ def test_texts_that_cannot_be_looked_for_are_refused(texts, message):
 
 def test_texts_are_stripped_and_duplicates_merged_in_the_order_asked():
     assert check_texts([" cat ", "Dog", "CAT", "dog", "red  car", "red car"]) == ("cat", "Dog", "red  car")
+
+
+def test_texts_are_merged_where_clip_reads_the_same_and_only_there():
+    assert check_texts(["É", "e\u0301", "Straße", "strasse", "ΣΑΣ", "\u212a", "k"]) == (
+        "É",
+        "Straße",
+        "strasse",
+        "ΣΑΣ",
+        "\u212a",
+    )
 
 
 def test_texts_are_refused_before_any_image_is_read():

@@ -53,6 +53,19 @@ def test_without_a_preprocessor_file_clips_own_numbers_hold(folder):
     assert preparation.std == (0.26862954, 0.26130258, 0.27577711)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_logit_scale_is_never_rounded(folder, dtype):
+    stored = load_file(folder / "model.safetensors")["logit_scale"]
+    assert load_clip(folder, device=CPU, dtype=dtype).logit_scale == float(stored.float().exp())
+
+
+def test_a_clip_loaded_in_inference_mode_is_as_good_as_any(folder):
+    with torch.inference_mode():
+        clip = load(folder)
+    view = clip.view_patches(torch.zeros(1, 3, 32, 32), affinity_layers=0)
+    assert clip.pull_back(view, torch.ones(1, clip.width)).isfinite().all()
+
+
 def test_a_path_and_its_name_are_the_same_model(folder):
     assert load(str(folder)).fingerprint == load(folder).fingerprint
 
@@ -74,7 +87,20 @@ def test_a_folder_without_a_part_says_which(folder, missing, told):
         load(folder)
 
 
-@pytest.mark.parametrize("source", ["/nowhere/at/all", "./nowhere", "~/nowhere-at-all", "nowhere", Path("nowhere")])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/nowhere/at/all",
+        "./nowhere",
+        "~/nowhere-at-all",
+        "nowhere",
+        Path("nowhere"),
+        "~nowhere/clip",
+        "nowhere" * 50,
+        "nowhere" * 50 + "/a",
+        "nowhere\0/a",
+    ],
+)
 def test_a_path_to_nothing_is_a_users_mistake(source):
     with pytest.raises(InputError, match=r"There is no model folder '.*nowhere.*'; give a CLIPModel folder, a Hugging"):
         load(source)

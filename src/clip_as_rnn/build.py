@@ -13,7 +13,6 @@ from clip_as_rnn.clip import Clip
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, find_preset, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.preparation import limit_size, patch_pixels
-from clip_as_rnn.prompts import word
 from clip_as_rnn.proposals import ProposalMemory, ProposalRules, Proposer
 from clip_as_rnn.refine.crf import Bilateral, Gaussian
 from clip_as_rnn.refine.finishing import FinishingRules, finish
@@ -25,6 +24,7 @@ from clip_as_rnn.weights import load_clip
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DEVICES = ("cpu", "cuda", "mps", "xpu")  # what torch computes on; others of its names hold no values or need plug-ins
 Rules = TypeVar("Rules", ProposalRules, JudgingRules, FinishingRules)
 
 
@@ -35,6 +35,7 @@ def load_segmenter(
     classifier: str | Path | None = None,
     device: str = "auto",
     dtype: DType = "auto",
+    cache_dir: str | Path | None = None,
     **settings: object,
 ) -> Segmenter["ClipView"]:
     """Load the models of a preset and put a segmenter together.
@@ -46,6 +47,7 @@ def load_segmenter(
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", ...
         dtype: "auto" takes bfloat16 where the processor multiplies it fast, float16 on older GPUs, else float32; the
             bundled model always runs in float32 then.
+        cache_dir: where models of the Hub are kept and looked for, instead of Hugging Face's own folder.
         settings: any field of `SegmenterConfig` by name.
 
     Raises:
@@ -56,7 +58,7 @@ def load_segmenter(
     chosen = {name: str(given) for name, given in (("model", model), ("classifier", classifier)) if given is not None}
     config = with_settings(config, {**settings, **chosen})
     place = choose_device(device)
-    load = partial(_load, device=place, dtype=dtype)
+    load = partial(_load, device=place, dtype=dtype, cache_dir=cache_dir)
     proposing = load(config.model)
     judging = proposing if config.classifier == config.model else load(config.classifier)
     return assemble(LoadedModels(proposing, judging, cache_file()), config)
@@ -72,10 +74,16 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"There is no device {device!r} on this machine; use 'auto', 'cpu' or 'cuda'.") from error
-    return place
+        if place.type in _DEVICES:
+            torch.empty(0, device=place)
+            return place
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        raise _no_device(device) from error
+    raise _no_device(device)
+
+
+def _no_device(device: str) -> InputError:
+    return InputError(f"There is no device {device!r} on this machine; use 'auto', {', '.join(map(repr, _DEVICES))}.")
 
 
 def choose_dtype(dtype: str, device: torch.device, source: str) -> torch.dtype:
@@ -138,9 +146,9 @@ class ClipStages:
         """Raise InputError if a text, as it will be worded, is too long for one of the CLIPs."""
         config = self._config
         for template in (config.first_proposal_template, config.proposal_template):
-            self.models.proposing.check_lengths(word(template, texts))
+            self.models.proposing.check_lengths(texts, template)
         for template in config.templates:
-            self.models.judging.check_lengths(word(template, texts))
+            self.models.judging.check_lengths(texts, template)
 
     def look(self, image: RgbImage, texts: Sequence[str]) -> ClipView:
         """Shrink an image to the size limit and pass it through the proposal CLIP."""
@@ -148,7 +156,7 @@ class ClipStages:
         small = limit_size(image, self._config.max_side_px)
         multiple_px = self._config.side_multiple_px or clip.patch_px
         pixels = patch_pixels(small, multiple_px, clip.patch_px, clip.preparation)
-        return ClipView(small, self._proposer.look(pixels, texts), self._classifier.look(small))
+        return ClipView(small, self._proposer.look(pixels, texts), self._classifier.look(small, texts))
 
     def propose(self, view: ClipView, texts: Sequence[str], step: int) -> Proposal:
         """Stage 1; in referring mode every text shares its softmax with the background alone."""
@@ -176,8 +184,8 @@ class ClipStages:
         }
 
 
-def _load(source: str, *, device: torch.device, dtype: str) -> Clip:
-    return load_clip(source, device=device, dtype=choose_dtype(dtype, device, source))
+def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Path | None) -> Clip:
+    return load_clip(source, device=device, dtype=choose_dtype(dtype, device, source), cache_dir=cache_dir)
 
 
 def assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipView]:

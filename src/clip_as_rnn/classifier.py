@@ -20,7 +20,7 @@ from clip_as_rnn.clip import Clip
 from clip_as_rnn.marks import MarkedImage, prepare_marks
 from clip_as_rnn.masks import grow_maps
 from clip_as_rnn.preparation import View, normalise, square_image
-from clip_as_rnn.prompts import VisualPrompt, word
+from clip_as_rnn.prompts import VisualPrompt, reading, word
 from clip_as_rnn.shapes import Features, PatchMaps, RgbImage, Scores
 
 _IMAGES_PER_PASS = {"cpu": 8, "cuda": 128}
@@ -32,10 +32,12 @@ class JudgingMemory:
 
     Attributes:
         marked: the image, ready to be marked.
+        contrast: the contrast texts that nobody asked for; the same in every step, whatever drops.
         features: of the marked images encoded so far, by the digest of their masks; (d,) each.
     """
 
     marked: MarkedImage
+    contrast: tuple[str, ...]
     features: dict[bytes, Float[Tensor, " d"]] = field(default_factory=dict)
 
 
@@ -79,16 +81,23 @@ def ensemble_probabilities(
 
 
 class Classifier:
-    """Stage 2 of one segmenter: the judging CLIP, its texts and the rules. Keeps nothing between images."""
+    """Stage 2 of one segmenter: the judging CLIP, its texts and the rules. Keeps nothing between images.
+
+    Raises:
+        InputError: the rules leave out more blocks than the CLIP has.
+    """
 
     def __init__(self, clip: Clip, encode_texts: Callable[[Sequence[str]], Features], rules: JudgingRules) -> None:
+        clip.check_skipped(rules.classifier_skipped_blocks)
         self._clip = clip
         self._encode_texts = encode_texts
         self._rules = rules
 
-    def look(self, image: RgbImage) -> JudgingMemory:
-        """Prepare one image for judging."""
-        return JudgingMemory(prepare_marks(image, self._rules.visual_prompts))
+    def look(self, image: RgbImage, queries: Sequence[str]) -> JudgingMemory:
+        """Prepare one image for judging, before the first step."""
+        asked = {reading(text) for text in queries}
+        contrast = tuple(text for text in self._rules.contrast_texts if reading(text) not in asked)
+        return JudgingMemory(prepare_marks(image, self._rules.visual_prompts), contrast)
 
     def __call__(self, exhibits: Sequence[Exhibit]) -> list[Scores]:
         """Score every proposal against all texts of its image; in [0, 1], one row of scores per exhibit.
@@ -99,14 +108,12 @@ class Classifier:
         scores = []
         for exhibit, rows in zip(exhibits, digests, strict=True):
             images = torch.stack([exhibit.memory.features[digest] for digest in rows])
-            scores.append(self._judge(images, exhibit.texts))
+            scores.append(self._judge(images, (*exhibit.texts, *exhibit.memory.contrast)))
         return scores
 
-    def _judge(self, images: Features, texts: Sequence[str]) -> Scores:
-        """Softmax each image over all texts; keep the diagonal."""
+    def _judge(self, images: Features, candidates: Sequence[str]) -> Scores:
+        """Softmax each image over all candidates, of which the first are its own; keep the diagonal."""
         rules = self._rules
-        asked = {text.casefold() for text in texts}
-        candidates = [*texts, *(text for text in rules.contrast_texts if text.casefold() not in asked)]
         features = torch.stack(
             [self._encode_texts(word(template, candidates)) for template in rules.templates]
         )  # t n d

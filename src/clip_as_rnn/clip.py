@@ -4,6 +4,7 @@ One pass over an image yields all that the proposals need: the input of the last
 attention of the last layers. Attention matrices are summed as they appear and never kept. Nothing has side effects.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,13 @@ from transformers import CLIPModel, PreTrainedTokenizerBase
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.prompts import word
 from clip_as_rnn.shapes import Features, Pixels
 
 _TEXTS_PER_PASS = 256
 _PULL_BACK_BYTES = 512 * 2**20  # what the batched backward pass may take at once
-_MAX_PATCHES = 16_384  # their attention takes 1 GiB a head
+_MAX_PATCHES = 16_384  # one matrix over them takes 1 GiB, and the attention and its affinity need about five
+_SHOWN_LETTERS = 60  # of a text in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,14 @@ class Clip:
     """A frozen CLIP on one device in one precision. Holds only what was loaded."""
 
     def __init__(
-        self, model: CLIPModel, tokenizer: PreTrainedTokenizerBase, preparation: Preparation, fingerprint: str
+        self,
+        model: CLIPModel,
+        tokenizer: PreTrainedTokenizerBase,
+        preparation: Preparation,
+        fingerprint: str,
+        logit_scale: float | None = None,
     ) -> None:
+        """Freeze a model; `logit_scale` is s where the weights' own precision would round it."""
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.preparation = preparation
@@ -65,7 +74,7 @@ class Clip:
         self.vision = model.vision_model
         self.patch_px: int = model.config.vision_config.patch_size
         self.max_tokens: int = model.config.text_config.max_position_embeddings
-        self.logit_scale = float(model.logit_scale.exp())
+        self.logit_scale = float(model.logit_scale.float().exp()) if logit_scale is None else logit_scale
 
     @property
     def device(self) -> torch.device:
@@ -84,19 +93,34 @@ class Clip:
         """Dimensions of the space that images and texts share."""
         return int(self.model.config.projection_dim)
 
-    def check_lengths(self, texts: Sequence[str]) -> None:
-        """Refuse texts that CLIP cannot read whole.
+    def check_lengths(self, texts: Sequence[str], template: str = "{}") -> None:
+        """Refuse texts that CLIP cannot read whole when a template words them.
 
         Raises:
             InputError: a text has more tokens than the model has positions.
         """
-        all_ids = self.tokenizer(list(texts))["input_ids"] if texts else []
+        # not verbose: the tokenizer would warn of the same in its own words
+        all_ids = self.tokenizer(word(template, texts), verbose=False)["input_ids"] if texts else []
         for text, ids in zip(texts, all_ids, strict=True):
             if len(ids) > self.max_tokens:
-                short = text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
+                short = text if len(text) <= _SHOWN_LETTERS else f"{text[: _SHOWN_LETTERS - 3]}..."
+                worded = "" if template == "{}" else f" when worded as {template!r}"
                 raise InputError(
-                    f"The text {short!r} has {len(ids)} tokens, but CLIP reads at most {self.max_tokens}; shorten it."
+                    f"The text {short!r} has {len(ids)} tokens{worded}, but CLIP reads at most {self.max_tokens}; "
+                    "shorten it."
                 )
+
+    def check_skipped(self, blocks: int) -> None:
+        """Refuse to leave out more of the last blocks than there are.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        if blocks > len(self.vision.encoder.layers):
+            raise InputError(
+                f"Expected setting `classifier_skipped_blocks` to be at most {len(self.vision.encoder.layers)}, "
+                f"as many as the classifier has, but got {blocks}."
+            )
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Features:
@@ -122,7 +146,11 @@ class Clip:
         """Embed square images by their CLS token; float32 features of length 1.
 
         `skipped_blocks` leaves out so many of the last blocks: the authors' release reads the last but one.
+
+        Raises:
+            InputError: there are fewer blocks than that.
         """
+        self.check_skipped(skipped_blocks)
         tokens, _ = self._embed(pixels, half_positions=half_positions)
         layers = self.vision.encoder.layers
         for layer in layers[: len(layers) - skipped_blocks]:
@@ -163,37 +191,61 @@ class Clip:
     def pull_back(self, view: PatchView, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
         """Average the gradient of <direction, z> with respect to A over the patches, for many directions at once.
 
-        That average is the derivative of z along one shift shared by all patches, so a single vector is differentiated
-        instead of P. Exact and linear in the directions, which lie in the projected space of z; float32.
+        That average is the derivative of z along one shift shared by all patches. Behind the linear projections it is
+        one shift each of queries, keys and values, so three vectors are differentiated instead of P. As z is a mean
+        over patches, it is done in blocks of them where memory asks for it. Exact and linear in the directions, which
+        lie in the projected space of z; float32.
         """
-        patches = len(view.activations)
-        with torch.enable_grad():
-            shift = torch.zeros(view.last_input.shape[-1], device=self.device, requires_grad=True)
-            pooled = self._pool_shifted(view.last_input.clone(), shift)
-        directions, at_once = directions.to(pooled.dtype), self._pull_back_chunk(patches)
-        gradients = [
-            torch.autograd.grad(pooled, shift, directions[i : i + at_once], is_grads_batched=True, retain_graph=True)[0]
-            for i in range(0, len(directions), at_once)
-        ]
-        return torch.cat(gradients).float() / patches
+        layer, patches = self.vision.encoder.layers[-1], len(view.activations)
+        rows, at_once = self._pull_back_block(patches)
+        with torch.inference_mode(False), torch.no_grad():  # copies, as what inference mode made cannot be pulled back
+            directions = directions.to(self.device, self.dtype, copy=True)
+            last_input = view.last_input.clone()
+            heads = _split_heads(layer.self_attn, layer.layer_norm1(last_input))
+            total = torch.zeros(len(directions), 3, *heads[0].shape[1::2], device=self.device)
+            for start in range(0, patches, rows):
+                block = slice(1 + start, 1 + min(start + rows, patches))  # 0 is CLS
+                with torch.enable_grad():
+                    shifts = torch.zeros(total.shape[1:], device=self.device, requires_grad=True)
+                    pooled = self._pool_shifted(last_input, heads, shifts, block)
+                for i in range(0, len(directions), at_once):
+                    (gradients,) = torch.autograd.grad(
+                        pooled, shifts, directions[i : i + at_once], is_grads_batched=True, retain_graph=True
+                    )
+                    total[i : i + at_once] += gradients * ((block.stop - block.start) / patches)
+            attention = layer.self_attn
+            weights = torch.cat([one.weight.float() for one in (attention.q_proj, attention.k_proj, attention.v_proj)])
+            return total.flatten(1) @ weights / patches
 
-    def _pool_shifted(self, last_input: Tensor, shift: Tensor) -> Float[Tensor, " d"]:
-        """Run the last block with `shift` added to every patch of A, and pool as z is pooled."""
+    def _pool_shifted(
+        self,
+        last_input: Tensor,
+        heads: tuple[Tensor, Tensor, Tensor],
+        shifts: Float[Tensor, "3 heads head_width"],
+        block: slice,
+    ) -> Float[Tensor, " d"]:
+        """Run the last block with `shifts` added to every patch's query, key and value; pool a block as z is pooled."""
         layer = self.vision.encoder.layers[-1]
-        normed = layer.layer_norm1(last_input)
-        on_patches = torch.ones(normed.shape[1], 1, device=self.device)
+        on_patches = torch.ones(last_input.shape[1], 1, device=self.device)
         on_patches[0] = 0
-        normed = normed + (on_patches * shift).to(normed.dtype)
-        attended, _ = _attend_explicitly(layer.self_attn, normed)
-        tokens = _finish_block(layer, last_input, attended)
-        pooled = self.vision.post_layernorm(tokens[0, 1:]).mean(0)
+        query, key, value = (
+            tokens + (on_patches * shift[:, None]).to(tokens.dtype)  # heads tokens head_width
+            for tokens, shift in zip(heads, shifts, strict=True)
+        )
+        attended = _attend(layer.self_attn, query[:, :, block], key, value)
+        tokens = _finish_block(layer, last_input[:, block], attended)
+        pooled = self.vision.post_layernorm(tokens[0]).mean(0)
         return functional.linear(pooled, self.model.visual_projection.weight)
 
-    def _pull_back_chunk(self, patches: int) -> int:
-        """Choose the directions per backward pass: each keeps about three attention and eight token matrices alive."""
+    def _pull_back_block(self, patches: int) -> tuple[int, int]:
+        """Choose how many patches and how many directions go through one backward pass.
+
+        For each, three rows of attention per head and about eight rows of tokens are alive.
+        """
         config = self.model.config.vision_config
-        per_direction: int = 4 * (3 * config.num_attention_heads * patches**2 + 8 * patches * config.intermediate_size)
-        return max(1, _PULL_BACK_BYTES // per_direction)
+        row_bytes: int = 4 * (3 * config.num_attention_heads * patches + 8 * config.intermediate_size)
+        rows = max(1, min(patches, _PULL_BACK_BYTES // row_bytes))
+        return rows, max(1, _PULL_BACK_BYTES // (row_bytes * rows))
 
     def _embed(
         self, pixels: Pixels, *, half_positions: bool
@@ -203,16 +255,25 @@ class Clip:
         patches = embeddings.patch_embedding(pixels.to(self.device, self.dtype))  # b width gh gw
         grid_hw = (patches.shape[2], patches.shape[3])
         if grid_hw[0] * grid_hw[1] > _MAX_PATCHES:
-            raise InputError(
-                f"The image has {grid_hw[0] * grid_hw[1]:,} patches, but at most {_MAX_PATCHES:,} fit into memory; "
-                "lower the setting `max_side_px`."
-            )
+            raise _too_many_patches(grid_hw, self.patch_px)
         positions = _grow_positions(embeddings.position_embedding.weight, grid_hw)
         if half_positions:
             positions = positions.half()
         cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
         tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1) + positions.to(self.dtype)
         return self.vision.pre_layrnorm(tokens), grid_hw
+
+
+def _too_many_patches(grid_hw: tuple[int, int], patch_px: int) -> InputError:
+    """Say which size limit would do, for any preset has that setting, whether it limits the size or not."""
+    short, side = min(grid_hw), max(grid_hw)
+    fitting = side
+    while fitting * math.ceil(short * fitting / side) > _MAX_PATCHES:
+        fitting -= 1
+    return InputError(
+        f"The image has {short * side:,} patches, but at most {_MAX_PATCHES:,} fit into memory; shrink it, or give "
+        f"--set max_side_px={fitting * patch_px} (in Python, max_side_px={fitting * patch_px})."
+    )
 
 
 def _grow_positions(table: Float[Tensor, "positions width"], grid_hw: tuple[int, int]) -> Float[Tensor, "tokens width"]:
@@ -241,11 +302,10 @@ def _join_heads(attention: CLIPAttention, values: Tensor) -> Tensor:
     return joined
 
 
-def _attend_explicitly(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend with the matrix in hand: output (b, tokens, width) and probabilities (b, heads, tokens, tokens)."""
-    query, key, value = _split_heads(attention, tokens)
+def _attend(attention: CLIPAttention, query: Tensor, key: Tensor, value: Tensor) -> Float[Tensor, "b tokens width"]:
+    """Attend in plain operations, of which every derivative is known."""
     probabilities = torch.softmax((query * attention.scale) @ key.transpose(2, 3), dim=-1)
-    return _join_heads(attention, probabilities @ value), probabilities
+    return _join_heads(attention, probabilities @ value)
 
 
 def _attend_and_sum(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor, Float[Tensor, "p p"]]:

@@ -4,6 +4,7 @@ Wording follows CLIP-ES (Lin et al., CVPR 2023) and CaR's release; the groups of
 Knows nothing of models; the marks themselves are drawn in `marks.py`.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
@@ -183,3 +184,8 @@ BACKGROUND_GROUPS: Mapping[str, tuple[str, ...]] = {
 def word(template: str, texts: Sequence[str]) -> list[str]:
     """Put every text into a template, as CLIP will read it."""
     return [template.replace("{}", text) for text in texts]
+
+
+def reading(text: str) -> str:
+    """Bring a text to what CLIP reads of it, in which alone texts differ to it: composed, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())

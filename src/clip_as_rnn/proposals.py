@@ -26,7 +26,7 @@ from torch import Tensor
 
 from clip_as_rnn.clip import Clip, PatchView
 from clip_as_rnn.masks import components_box_mask, min_max_scale
-from clip_as_rnn.prompts import word
+from clip_as_rnn.prompts import reading, word
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.shapes import Features, PatchMaps, Pixels
 
@@ -157,8 +157,8 @@ class Proposer:
         view = self._clip.view_patches(
             pixels, affinity_layers=rules.affinity_layers, half_positions=rules.half_position_embeddings
         )
-        asked = {text.casefold() for text in queries} if rules.drop_asked_background else set()
-        background = [text for text in rules.background_texts if text.casefold() not in asked]
+        asked = {reading(text) for text in queries} if rules.drop_asked_background else set()
+        background = [text for text in rules.background_texts if reading(text) not in asked]
         background_features = self._encode(word(rules.proposal_template, background))
         return ProposalMemory(
             view=view,

@@ -15,6 +15,7 @@ from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.images import ImageSource, read_image
 from clip_as_rnn.masks import grow_masks
+from clip_as_rnn.prompts import reading
 from clip_as_rnn.result import Proposal, Rejection, Segmentation, Step, Trace
 from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, Scores
 
@@ -95,18 +96,20 @@ def keep(scores: Scores, config: SegmenterConfig) -> tuple[int, ...]:
 
 
 def check_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """Strip texts and merge those that CLIP cannot tell apart: it reads neither case nor repeated spaces.
+    """Strip texts and merge those that CLIP cannot tell apart.
 
     Raises:
-        InputError: no texts, a blank one, or something that is not a list of texts.
+        InputError: no texts, one without a visible character or not in Unicode, or something that is no list of texts.
     """
     if isinstance(texts, str):
         raise InputError(f"Expected a list of texts, but got the single text {texts!r}; write [{texts!r}].")
     merged: dict[str, str] = {}
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not any(mark.isprintable() and not mark.isspace() for mark in text):
             raise InputError(f"Expected every text to hold a word, but got {text!r}.")
-        merged.setdefault(" ".join(text.split()).casefold(), text.strip())
+        if any("\ud800" <= mark <= "\udfff" for mark in text):  # bytes of a terminal or a file that were not UTF-8
+            raise InputError(f"Expected texts in Unicode, but got {text!r}; check the terminal's encoding.")
+        merged.setdefault(reading(text), text.strip())
     if not merged:
         raise InputError("Expected at least one text to look for, but got none.")
     return tuple(merged.values())

@@ -6,14 +6,15 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
@@ -25,6 +26,7 @@ BUNDLED_FOLDER = Path(__file__).parent / "assets" / "tiny"
 
 _CONVERSION_BOT = "SFconvertbot"
 _WANTED = ("*.safetensors", "*.json", "*.txt")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SAMPLE_BYTES = 4096
 _SAMPLES = 256
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,7 +35,9 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _log = logging.getLogger(__name__)
 
 
-def load_clip(source: str | Path, *, device: torch.device, dtype: torch.dtype, cache_dir: Path | None = None) -> Clip:
+def load_clip(
+    source: str | Path, *, device: torch.device, dtype: torch.dtype, cache_dir: str | Path | None = None
+) -> Clip:
     """Load a CLIP in Hugging Face's CLIPModel format.
 
     Raises:
@@ -49,21 +53,23 @@ def load_clip(source: str | Path, *, device: torch.device, dtype: torch.dtype, c
         )
     try:
         _read_json(folder / "config.json")
-        with _quiet_transformers():
+        with _quiet_transformers(), torch.inference_mode(False):  # else nothing could be pulled back through it
             model, report = CLIPModel.from_pretrained(
                 folder, use_safetensors=True, dtype=dtype, local_files_only=True, output_loading_info=True
             )
             tokenizer = _load_tokenizer(folder)
         preparation = _read_preparation(folder, int(model.config.vision_config.image_size))
+        scale = _read_logit_scale(weights)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The model in '{folder}' cannot be read: {_first_line(error)}.") from error
     if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
         others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise WeightsError(f"The model in '{folder}' lacks the weights {lacking[0]}{others}.")
-    return Clip(model.to(device), tokenizer, preparation, fingerprint(folder))
+    with torch.inference_mode(False):
+        return Clip(model.to(device), tokenizer, preparation, fingerprint(folder), scale)
 
 
-def find_folder(source: str | Path, *, cache_dir: Path | None = None) -> Path:
+def find_folder(source: str | Path, *, cache_dir: str | Path | None = None) -> Path:
     """Turn a model's name into the folder that holds its files, fetching them if they are on the Hub.
 
     Raises:
@@ -72,11 +78,17 @@ def find_folder(source: str | Path, *, cache_dir: Path | None = None) -> Path:
     """
     if str(source) == BUNDLED:
         return BUNDLED_FOLDER
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
-        raise InputError(f"There is no model folder '{source}'; give a CLIPModel folder, a Hugging Face id or 'tiny'.")
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return folder
+        is_id = isinstance(source, str) and _HUB_ID.fullmatch(source)
+    except (OSError, RuntimeError):  # a name too long, no such user
+        is_id = None
+    if not is_id:
+        raise InputError(
+            f"There is no model folder {str(source)!r}; give a CLIPModel folder, a Hugging Face id or 'tiny'."
+        )
     try:
         return _fetch(str(source), cache_dir)
     except (OSError, ValueError, RuntimeError) as error:  # every error of the Hub's client is one of these
@@ -87,7 +99,7 @@ def find_folder(source: str | Path, *, cache_dir: Path | None = None) -> Path:
         ) from error
 
 
-def _fetch(model_id: str, cache_dir: Path | None) -> Path:
+def _fetch(model_id: str, cache_dir: str | Path | None) -> Path:
     """Fetch a model's files, or find them in the cache.
 
     Old repositories keep their safetensors on a branch of the Hub's own conversion bot; only that author is trusted.
@@ -137,6 +149,15 @@ def _read_preparation(folder: Path, side_px: int) -> Preparation:
     red, green, blue = (float(value) for value in settings.get("image_mean", _CLIP_MEAN))
     red_std, green_std, blue_std = (float(value) for value in settings.get("image_std", _CLIP_STD))
     return Preparation(side_px, (red, green, blue), (red_std, green_std, blue_std))
+
+
+def _read_logit_scale(files: Sequence[Path]) -> float | None:
+    """Read s as it is stored: in half precision it would be rounded by a hundredth."""
+    for path in files:
+        with safe_open(path, framework="pt") as stored:
+            if "logit_scale" in stored.keys():  # noqa: SIM118 - not a mapping
+                return float(stored.get_tensor("logit_scale").float().exp())
+    return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """From words on a command line to texts and settings. Loads no model library, so that mistakes show at once."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -9,19 +11,18 @@ from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 
 _COMMENT = "#"
+_RESERVED_ENDING = "_labels"  # a_labels.json holds the classes of a, and would be the record of a_labels
+_STEM_BYTES = 200  # of 255 that file systems allow; the rest is for endings
+_LAST_LEVEL = 2
 
 
 def gather_texts(given: Sequence[str], file: Path | None) -> list[str]:
     """Join the texts given one by one with those of a file: one per line, empty lines and # comments left out.
 
     Raises:
-        InputError: the file cannot be read, or a text is not Unicode.
+        InputError: the file cannot be read.
     """
-    texts = [*given, *(_read_lines(file) if file else ())]
-    for text in texts:
-        if not text.isprintable() and any("\ud800" <= mark <= "\udfff" for mark in text):  # bytes that were not UTF-8
-            raise InputError(f"Expected texts in Unicode, but got {text!r}; check the terminal's encoding.")
-    return texts
+    return [*given, *(_read_lines(file) if file else ())]
 
 
 def _read_lines(file: Path) -> list[str]:
@@ -89,15 +90,25 @@ def _parse_json(name: str, value: str) -> list[Any]:
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """Name the results of each image after it; where names meet, also regardless of case, -2, -3, ... is added."""
-    taken: set[str] = set()
-    stems = []
-    for path in paths:
-        base = path.stem.encode(errors="surrogateescape")[:200].decode(errors="ignore") or "image"  # room for endings
-        stem, count = base, 1
-        while stem.casefold() in taken:
-            count += 1
-            stem = f"{base}-{count}"
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems
+    """Name the results of each image after it, whatever the order of the images.
+
+    Images that would share a name, also regardless of case, take their suffix into it (a_jpg, a_png), and if they still
+    do, a digest of their path. So does a name that ends as files of results do: a_labels.json is of a.
+    """
+    levels = [int(path.stem.casefold().endswith(_RESERVED_ENDING)) for path in paths]
+    while True:
+        stems = [_stem(path, level) for path, level in zip(paths, levels, strict=True)]
+        counts = Counter(stem.casefold() for stem in stems)
+        meeting = [i for i, stem in enumerate(stems) if counts[stem.casefold()] > 1 and levels[i] < _LAST_LEVEL]
+        if not meeting:
+            return stems
+        for i in meeting:
+            levels[i] += 1
+
+
+def _stem(path: Path, level: int) -> str:
+    """Name an image's results: by its stem, also by its suffix, or also by a digest of its path."""
+    stem = path.stem.encode(errors="surrogateescape")[:_STEM_BYTES].decode(errors="ignore") or "image"
+    suffix = f"_{path.suffix.removeprefix('.')}" if level > 0 else ""
+    whole = str(path).encode(errors="surrogateescape")
+    return stem + suffix + (f"-{blake2b(whole, digest_size=4).hexdigest()}" if level == _LAST_LEVEL else "")

@@ -12,6 +12,9 @@ Model = Annotated[
     str | None, typer.Option("--model", metavar="CLIP", help="What proposes masks: a Hugging Face id, a folder, tiny.")
 ]
 Judge = Annotated[str | None, typer.Option("--classifier", metavar="CLIP", help="What judges masks: likewise.")]
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache-dir", metavar="DIR", help="Where models of the Hub are kept and looked for.")
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")]
 DtypeName = Annotated[str, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")]
 Assignments = Annotated[
