@@ -1,99 +1,31 @@
 """The command line: what it says, what it writes, and how it ends, on a segmenter that is made up."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import clip_as_rnn
+import command
 from clip_as_rnn.apps import cli
-from clip_as_rnn.apps.inputs import parse_settings, unique_stems
+from clip_as_rnn.build import load_segmenter
 from clip_as_rnn.config import PRESETS, SegmenterConfig, with_settings
-from clip_as_rnn.errors import InputError, WeightsError
-from clip_as_rnn.result import Segmentation
-from clip_as_rnn.segmenter import Segmenter
-from fake_results import fake_segmentation
+from clip_as_rnn.errors import WeightsError
+from command import GHOST, Ending, FakeSegmenter, files_in
 
-GHOST = "ghost"  # the fake rejects this text at step 1
-
-
-class FakeSegmenter(Segmenter[object]):
-    """Finds every text but the ghost."""
-
-    def __init__(self, config: SegmenterConfig) -> None:
-        self.config = config
-
-    def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
-        if any(len(text) > 300 for text in texts):
-            raise InputError("Expected texts of at most 77 tokens, but 'long' has 400.")
-        return fake_segmentation(image.shape[:2], texts, {GHOST: 1}, trace=trace)
-
-    def describe(self) -> dict[str, str]:
-        return {"model": self.config.model, "device": "cpu"}
-
-
-@dataclass
-class Ending:
-    """How a run of the command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SegmenterConfig, str, str]]:
-    """Replace the loading of models, and list what was loaded."""
-    calls = []
-
-    def load(preset: SegmenterConfig, *, device: str, dtype: str) -> FakeSegmenter:
-        calls.append((preset, device, dtype))
-        return FakeSegmenter(preset)
-
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load)
-    return calls
-
-
-@pytest.fixture
-def car(
-    loads: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Ending]:
-    """Run the command in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Ending:
-        monkeypatch.setattr(sys, "argv", ["car", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ending(end.value.code or 0, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    Image.new("RGB", (64, 48), "teal").save(path)
-    return path
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+car, loads, photo = command.car, command.loads, command.photo  # fixtures
 
 
 def test_segment_writes_overlay_labels_masks_and_json(car: Callable[..., Ending], photo: Path):
     end = car("segment", "photo.png", "-t", "cat", "-t", GHOST, "-t", "cup")
     assert end.code == 0
     assert end.err == ""
-    assert _files(Path("out")) == [
+    assert files_in(Path("out")) == [
         "photo.json",
         "photo_labels.json",
         "photo_labels.png",
@@ -141,7 +73,7 @@ def test_options_reach_the_segmenter(
 
 def test_figure_adds_the_recurrence(car: Callable[..., Ending], photo: Path):
     assert car("segment", "photo.png", "-t", "cat", "--figure", "-f", "json").code == 0
-    assert _files(Path("out")) == ["photo.json", "photo_figure.png"]
+    assert files_in(Path("out")) == ["photo.json", "photo_figure.png"]
 
 
 def test_several_images_share_one_segmenter_and_say_a_line_each(
@@ -155,7 +87,7 @@ def test_several_images_share_one_segmenter_and_say_a_line_each(
         "photo.png: cat 0.90; 1 rejected",
         f"{Path('more/photo.jpg')}: cat 0.90; 1 rejected",
     ]
-    assert _files(Path("out")) == ["photo-2.json", "photo.json"]
+    assert files_in(Path("out")) == ["photo_jpg.json", "photo_png.json"]
     assert len(loads) == 1
 
 
@@ -167,18 +99,67 @@ def test_one_broken_image_does_not_stop_the_others(car: Callable[..., Ending], p
     assert len(lines) == 2
     assert lines[0].startswith("Error: Expected an image, but 'broken.jpg' is none of ")
     assert lines[1] == "Error: No image at 'gone.png'; check the path."
-    assert _files(Path("out")) == ["photo.json"]
+    assert files_in(Path("out")) == ["photo.json"]
 
 
-def test_existing_results_are_skipped_only_if_complete(car: Callable[..., Ending], photo: Path, loads: list[object]):
-    arguments = ("segment", "photo.png", "-t", "cat", "--skip-existing")
-    car(*arguments)
+def test_an_image_that_cannot_be_segmented_does_not_stop_the_others(car: Callable[..., Ending], photo: Path):
+    Image.new("RGB", (600, 9)).save("wide.png")
+    end = car("segment", "wide.png", "photo.png", "-t", "cat", "-f", "json")
+    assert (end.code, end.err) == (2, "Error: wide.png: The image has too many patches.\n")
+    assert files_in(Path("out")) == ["photo.json"]
+
+
+def test_the_cache_folder_reaches_the_loader(car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch):
+    given = []
+
+    def load(preset: SegmenterConfig, **others: object) -> FakeSegmenter:
+        given.append(others["cache_dir"])
+        return FakeSegmenter(preset)
+
+    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load)
+    car("segment", "photo.png", "-t", "cat", "--cache-dir", "models")
+    assert given == [Path("models")]
+
+
+def test_messages_are_printed_as_they_are(car: Callable[..., Ending]):
+    assert car("segment", ":cat:[b].png", "-t", "a").err == "Error: No image at ':cat:[b].png'; check the path.\n"
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_folder_that_cannot_be_listed_is_told_in_a_line(
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def deny(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    end = car("segment", ".", "-t", "a")
+    assert (end.code, end.err) == (2, "Error: The folder '.' cannot be listed: Permission denied.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment"], "Missing argument 'IMAGE...'."),
+        (
+            ["segment", "photo.png", "--presett", "tiny"],
+            "No such option: --presett (Possible options: --preset, --set)",
+        ),
+        (["segmnt"], "No such command 'segmnt'. Did you mean 'segment'?"),
+        (["segment", "photo.png", "-t"], "Option '-t' requires an argument."),
+    ],
+)
+def test_a_mistake_of_usage_ends_with_one_line_and_code_2(
+    car: Callable[..., Ending], arguments: list[str], message: str
+):
     end = car(*arguments)
-    assert (end.code, end.out, end.err) == (0, "", "Skipped photo.png: its results are in out.\n")
-    assert len(loads) == 1
-    Path("out/photo_overlay.png").unlink()
-    assert "found" in car(*arguments).out
-    assert len(loads) == 2
+    assert (end.code, end.out, end.err) == (2, "", f"Error: {message}\n")
+
+
+def test_without_a_command_the_help_is_shown(car: Callable[..., Ending]):
+    end = car()
+    assert end.code == 0
+    assert "segment" in end.out
 
 
 def test_texts_come_from_a_file_too(car: Callable[..., Ending], photo: Path):
@@ -216,6 +197,8 @@ def test_the_first_frame_of_an_animation_is_said(car: Callable[..., Ending]):
             "The texts file 'gone.txt' cannot be read: No such file or directory.",
         ),
         (["photo.png", "--texts-file", "photo.png"], "The texts file 'photo.png' cannot be read: it is not UTF-8."),
+        (["photo.png", "-t", "a", "-f", "npz", "--skip-existing"], "Expected the format json with --skip-existing: "),
+        (["x" * 300 + ".png", "-t", "a"], f"The image '{'x' * 300}.png' cannot be read: File name too long."),
         (["gone.png", "-t", "a"], "No image at 'gone.png'; check the path."),
         (["empty", "-t", "a"], "Expected an image file, but 'empty' is a folder."),
         (["photo.png", "-t", "a", "-p", "pape-voc"], "No preset named 'pape-voc'. Did you mean 'paper-voc'? Known: "),
@@ -244,7 +227,7 @@ def test_a_mistake_ends_with_one_line_code_2_and_nothing_written(
     assert end.out == ""
     assert end.err.startswith(f"Error: {message}")
     assert end.err.count("\n") == 1
-    assert _files(Path()) == ["photo.png"]
+    assert files_in(Path()) == ["photo.png"]
 
 
 def test_mistakes_are_found_before_models_are_loaded(car: Callable[..., Ending], photo: Path, loads: list[object]):
@@ -274,7 +257,20 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
     monkeypatch.setattr("clip_as_rnn.export.coco.encode", interrupt)  # amid the JSON
     end = car("segment", "photo.png", "-t", "cat", "-f", "json,npz")
     assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
-    assert _files(Path("out")) == ["photo.npz"]
+    assert files_in(Path("out")) == ["photo.npz"]
+
+
+def test_a_text_too_long_for_the_bundled_clip_is_said_in_one_line(
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load_segmenter)
+    monkeypatch.setattr(sys, "argv", ["car", "segment", "photo.png", "--preset", "tiny", "-t", "x " * 76])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capfd.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith("Error: The text 'x x ")
+    assert said.count("\n") == 1
 
 
 def test_a_bug_shows(car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch):
@@ -299,7 +295,7 @@ def test_demo_writes_overlay_figure_labels_and_json(
     monkeypatch.setattr(cli, "DEMO_IMAGE", photo)
     end = car("demo")
     assert end.code == 0
-    assert _files(Path("out/demo")) == [
+    assert files_in(Path("out/demo")) == [
         "photo.json",
         "photo_figure.png",
         "photo_labels.json",
@@ -335,34 +331,6 @@ def test_an_unknown_preset_is_refused(car: Callable[..., Ending]):
 def test_version_is_printed(car: Callable[..., Ending]):
     end = car("--version")
     assert (end.code, end.out) == (0, f"clip-as-rnn {clip_as_rnn.__version__}\n")
-
-
-@pytest.mark.parametrize(
-    ("assignment", "value"),
-    [
-        ("crf=false", False),
-        ("max_steps=3", 3),
-        ("max_steps=none", None),
-        ("cam_threshold=.5", 0.5),
-        ("templates=none", ()),
-        ("contrast_texts=sky, grass", ("sky", "grass")),
-        ('contrast_texts=["red, blue", "sky"]', ("red, blue", "sky")),
-        ("stuff_visual_prompts=None", None),
-        ("stuff_visual_prompts=circle", ("circle",)),
-        ("proposals=dense", "dense"),
-        ("proposal_template=a = {}", "a = {}"),
-    ],
-)
-def test_settings_are_read_as_their_type(assignment: str, value: object):
-    name = assignment.partition("=")[0]
-    assert parse_settings([assignment]) == {name: value}
-
-
-def test_stems_never_meet():
-    paths = [Path(name) for name in ("a/x.png", "b/X.jpg", "x-2.png", "x.gif", "é" * 120 + ".png")]
-    stems = unique_stems(paths)
-    assert stems[:4] == ["x", "X-2", "x-2-2", "x-3"]
-    assert len(stems[4].encode()) <= 200
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ The comment of each field names the paper's symbol where it has one. Settings th
 release differs from the paper say so; `docs/official.md` lists them all. Importing this module loads no model library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -126,7 +126,7 @@ def _check_kinds(config: SegmenterConfig) -> None:
             raise InputError(f"Expected setting `{field.name}` to be {wanted}, but got {value!r}.")
     for prompt in (*config.visual_prompts, *(config.stuff_visual_prompts or ())):
         if prompt not in VISUAL_PROMPTS:
-            raise InputError(f"No visual prompt named {prompt!r}.{_hint(prompt, VISUAL_PROMPTS)}")
+            raise InputError(f"No visual prompt named {prompt!r}.{hint(prompt, VISUAL_PROMPTS)}")
 
 
 def _unless_right(value: object, kind: object) -> str | None:
@@ -147,7 +147,8 @@ def _listed(names: tuple[object, ...] | list[str]) -> str:
     return ", ".join(str(name) for name in names)
 
 
-def _hint(name: str, known: tuple[str, ...] | list[str]) -> str:
+def hint(name: str, known: Sequence[str]) -> str:
+    """Say which known name is nearest to an unknown one, and list all, for the end of a message."""
     close = get_close_matches(name, known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"{guess} Known: {_listed(list(known))}."
@@ -257,7 +258,7 @@ def find_preset(name: str) -> SegmenterConfig:
         InputError: there is none; the message holds the nearest name and all known ones.
     """
     if name not in PRESETS:
-        raise InputError(f"No preset named {name!r}.{_hint(name, list(PRESETS))}")
+        raise InputError(f"No preset named {name!r}.{hint(name, list(PRESETS))}")
     return PRESETS[name]
 
 
@@ -271,7 +272,7 @@ def with_settings(config: SegmenterConfig, settings: Mapping[str, Any]) -> Segme
     changes: dict[str, Any] = {}
     for name, value in settings.items():
         if name not in hints:
-            raise InputError(f"No setting named {name!r}.{_hint(name, list(hints))}")
+            raise InputError(f"No setting named {name!r}.{hint(name, list(hints))}")
         wants_tuple = get_origin(hints[name]) is tuple
         changes[name] = tuple(value) if isinstance(value, list) else () if value is None and wants_tuple else value
     return _variant(config, changes)

@@ -1,8 +1,8 @@
 """Results to files: pictures, label maps, masks, JSON with COCO run lengths, arrays.
 
 Every file is written beside its name and then moved there, so that none is ever seen half-written, whatever interrupts.
-The JSON is the record of a run: it goes first and comes last, so that where it is, all is. Knows nothing of models; what
-is to be said of the image and of the settings is passed in.
+The JSON is the record of a run: it goes first and comes last, so that where it is, all is. Knows nothing of models;
+what is to be said of the image and of the settings is passed in.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -165,7 +165,7 @@ def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
     _write_json(classes_path, {str(label): name for label, name in enumerate(names)})
 
 
-def _write_masks(result: Result, folder: Path, *, before: Set[str]) -> None:
+def _write_masks(result: Result, folder: Path, *, before: frozenset[str]) -> None:
     """Write one black-and-white PNG per text; they take the place of the files named in `before`, all at once."""
     part = _part(folder)
     try:
@@ -178,7 +178,7 @@ def _write_masks(result: Result, folder: Path, *, before: Set[str]) -> None:
         raise
 
 
-def _swap_in(part: Path, folder: Path, before: Set[str]) -> None:
+def _swap_in(part: Path, folder: Path, before: frozenset[str]) -> None:
     """Move a complete folder to its place; where that holds files of somebody else, they stay, and ours join them."""
     written = [path.name for path in part.iterdir()]
     for name in before.union(written):
@@ -193,12 +193,14 @@ def _swap_in(part: Path, folder: Path, before: Set[str]) -> None:
     part.rmdir()
 
 
-def _recorded_masks(record: Path) -> Set[str]:
+def _recorded_masks(record: Path) -> frozenset[str]:
     """List the names of the masks that an earlier run wrote, by its JSON; none if there is no such JSON."""
     found = read_record(record).get("found")
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
     named = [(row.get("label"), row.get("text")) for row in rows]
-    return {mask_name(label, text) for label, text in named if isinstance(label, int) and isinstance(text, str)}
+    return frozenset(
+        mask_name(label, text) for label, text in named if isinstance(label, int) and isinstance(text, str)
+    )
 
 
 def read_record(path: Path) -> Mapping[str, Any]:

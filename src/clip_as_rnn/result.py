@@ -54,7 +54,8 @@ class Step:
     @property
     def dropped(self) -> tuple[int, ...]:
         """Indices into `texts` of those that failed, ascending."""
-        return tuple(i for i in range(len(self.texts)) if i not in set(self.kept))
+        kept = set(self.kept)
+        return tuple(i for i in range(len(self.texts)) if i not in kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

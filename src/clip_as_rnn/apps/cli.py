@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.console import Console
 from clip_as_rnn import __version__
 from clip_as_rnn.apps.evaluate import evaluate
 from clip_as_rnn.apps.inputs import gather_texts, parse_settings
-from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output, Preset
+from clip_as_rnn.apps.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
 from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
 from clip_as_rnn.apps.web.command import web
 from clip_as_rnn.config import PRESETS, find_preset, with_settings
@@ -32,11 +32,11 @@ DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in 
 
 _FORMATS = ("overlay", "labels", "masks", "json")
 _MISTAKE, _NO_WEIGHTS, _INTERRUPTED = 2, 3, 130
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which newer Typers carry under another name
 
 app = typer.Typer(
     name="car",
     help="Find anything you can name in a picture: masks for the words that are there, a no for those that are not.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -103,11 +103,14 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     classifier: Judge = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
+    cache_dir: CacheDir = None,
     set_: Assignments = None,
     output: Output = Path("out"),
     format_: FormatNames = None,
     figure: Annotated[bool, typer.Option("--figure", help="Also draw the figure of the recurrence.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out images that are done.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images done with these texts and settings.")
+    ] = False,
 ) -> None:
     """Segment pictures by texts: an overlay, a label map, masks and JSON for each."""
     texts = gather_texts(text or (), texts_file)
@@ -124,6 +127,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         dtype=dtype,
         folder=output,
         formats=[*(format_ or _FORMATS), *(["figure"] if figure else [])],
+        cache_dir=cache_dir,
         skip_existing=skip_existing,
     )
     if not run(job):
@@ -175,7 +179,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # any text can be said on any terminal
-    app()
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except _USAGE_ERROR as error:
+        say(f"Error: {' '.join(error.format_message().split())}")
+        code = _MISTAKE
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

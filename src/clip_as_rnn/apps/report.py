@@ -28,7 +28,7 @@ _LIST_ITEMS = 6
 
 def say(message: str, console: Console | None = None) -> None:
     """Print one line as it is, without wrapping or markup; to stderr unless told otherwise."""
-    (console or Console(stderr=True)).print(message, soft_wrap=True, markup=False, highlight=False)
+    (console or Console(stderr=True)).print(message, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def result_table(title: str, segmentation: "Segmentation") -> Table:

@@ -3,9 +3,9 @@
 Loads torch, so the command line imports it only when there is work.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,9 +18,9 @@ from clip_as_rnn import build
 from clip_as_rnn.apps.inputs import merged_away, unique_stems
 from clip_as_rnn.apps.report import paths_line, result_line, result_table, say
 from clip_as_rnn.build import ClipView, DType
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, hint
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export import FORMATS, Format, Result, planned_paths, prepare_folder, save
+from clip_as_rnn.export import FORMATS, Format, Result, planned_paths, prepare_folder, read_record, save
 from clip_as_rnn.images import SUFFIXES, Picture, read_picture
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter, check_texts
@@ -38,7 +38,8 @@ class Job:
         device, dtype: as `load_segmenter` takes them.
         folder: where the results go.
         formats: names of formats, or several joined by commas.
-        skip_existing: leave out images all of whose results are there.
+        cache_dir: where models of the Hub are kept; None is Hugging Face's own folder.
+        skip_existing: leave out images whose results are there, made with the same texts and settings.
     """
 
     images: Sequence[Path]
@@ -49,11 +50,12 @@ class Job:
     dtype: str
     folder: Path
     formats: Sequence[str]
+    cache_dir: Path | None = None
     skip_existing: bool = False
 
 
 def run(job: Job) -> bool:
-    """Do a job; return whether every image could be read. Images that cannot are reported, and the others done.
+    """Do a job; return whether every image could be segmented. The others are reported, and do not stop the rest.
 
     Raises:
         CarError: something is wrong that concerns all images: texts, settings, models, the folder.
@@ -62,6 +64,8 @@ def run(job: Job) -> bool:
     if away := merged_away(job.texts, texts):
         say(f"Note: Merged duplicate texts: {', '.join(repr(text) for text in away)}.")
     formats, dtype = parse_formats(job.formats), parse_dtype(job.dtype)
+    if job.skip_existing and "json" not in formats:
+        raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
     prepare_folder(job.folder)
     paths = list(dict.fromkeys(expand_folders(job.images)))
     with _progress() as progress:
@@ -98,25 +102,49 @@ class _Worker:
     def do(self, path: Path, stem: str) -> _Outcome:
         """Read, segment and write one image."""
         folder = self.job.folder
-        targets = planned_paths(folder, stem, self.formats)
-        if self.job.skip_existing and all(target.exists() for target in targets):
+        if self.job.skip_existing and self._is_done(path, stem):
             return _Outcome(path, (f"Skipped {path}: its results are in {folder}.",))
         try:
             picture = read_picture(path)
         except InputError as error:
-            self.failures += 1
-            return _Outcome(path, (f"Error: {error}",))
+            return self._failed(path, error)
         segmenter = self._loaded()
         self.announce(f"Segmenting {path.name}")
-        segmentation = segmenter.segment(picture.pixels, self.texts, trace="figure" in self.formats)
+        try:
+            segmentation = segmenter.segment(picture.pixels, self.texts, trace="figure" in self.formats)
+        except InputError as error:  # the texts were checked before: it is the image
+            return self._failed(path, error)
         result = Result(segmentation, picture.pixels, self._about(path, picture, segmenter))
         written = save(result, folder, stem=stem, formats=self.formats)
         return _Outcome(path, tuple(f"Note: {note}" for note in picture.notes), segmentation, written)
 
+    def _failed(self, path: Path, error: InputError) -> _Outcome:
+        self.failures += 1
+        said = str(error)
+        return _Outcome(path, (f"Error: {said}" if path.name in said else f"Error: {path}: {said}",))
+
+    def _is_done(self, path: Path, stem: str) -> bool:
+        """Tell whether all results are there, of this image and none younger than their record, made as now asked."""
+        targets = planned_paths(self.job.folder, stem, self.formats)
+        (record,) = planned_paths(self.job.folder, stem, ["json"])
+        stored, asked = read_record(record), {"image": str(path), "queries": self.texts, "settings": self._settings()}
+        if any(stored.get(name) != json.loads(json.dumps(value)) for name, value in asked.items()):
+            return False
+        try:
+            return all(one.stat().st_mtime_ns <= record.stat().st_mtime_ns for one in (path, *targets))
+        except OSError:
+            return False
+
+    def _settings(self) -> dict[str, Any]:
+        return asdict(self.job.config)
+
     def _loaded(self) -> Segmenter[ClipView]:
         if self._segmenter is None:
             self.announce("Loading the models")
-            self._segmenter = build.load_segmenter(self.job.config, device=self.job.device, dtype=self.dtype)
+            job = self.job
+            segmenter = build.load_segmenter(job.config, device=job.device, dtype=self.dtype, cache_dir=job.cache_dir)
+            segmenter.stages.check(self.texts)
+            self._segmenter = segmenter
         return self._segmenter
 
     def _about(self, path: Path, picture: Picture, segmenter: Segmenter[ClipView]) -> dict[str, Any]:
@@ -125,7 +153,7 @@ class _Worker:
             "image": str(path),
             "notes": list(picture.notes),
             "preset": self.job.preset,
-            "settings": asdict(segmenter.config),
+            "settings": self._settings(),
             "models": dict(segmenter.describe()),
             "version": clip_as_rnn.__version__,
         }
@@ -155,19 +183,32 @@ def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
     asked = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
     for name in asked:
         if name not in FORMATS:
-            close = get_close_matches(name, FORMATS, n=1)
-            guess = f" Did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"No format named {name!r}.{guess} Known: {', '.join(FORMATS)}.")
+            raise InputError(f"No format named {name!r}.{hint(name, FORMATS)}")
     if not asked:
         raise InputError(f"Expected at least one format, but got none. Known: {', '.join(FORMATS)}.")
     return tuple(known for known in FORMATS if known in asked)
 
 
 def expand_folders(paths: Sequence[Path]) -> Iterator[Path]:
-    """Replace every folder by the pictures in it, by name; a folder without any stays, to be reported."""
+    """Replace every folder by the pictures in it, by name; a folder without any stays, to be reported.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
     for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else []
+        try:
+            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES) if _is_folder(path) else []
+        except OSError as error:
+            raise InputError(f"The folder {str(path)!r} cannot be listed: {error.strerror}.") from error
         yield from inside or [path]
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; one that cannot be looked at is none, and is reported with the images."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, a null byte
+        return False
 
 
 def parse_dtype(name: str) -> DType:
