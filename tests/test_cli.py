@@ -261,16 +261,13 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
 
 
 def test_a_text_too_long_for_the_bundled_clip_is_said_in_one_line(
-    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load_segmenter)
-    monkeypatch.setattr(sys, "argv", ["car", "segment", "photo.png", "--preset", "tiny", "-t", "x " * 76])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    said = capfd.readouterr().err
-    assert end.value.code == 2
-    assert said.startswith("Error: The text 'x x ")
-    assert said.count("\n") == 1
+    end = car("segment", "photo.png", "--preset", "tiny", "-t", "x " * 76)
+    assert end.code == 2
+    assert end.err.startswith("Error: The text 'x x ")
+    assert end.err.count("\n") == 1
 
 
 def test_a_bug_shows(car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch):

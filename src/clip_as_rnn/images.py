@@ -44,8 +44,11 @@ _UPRIGHT = {  # EXIF orientation: what puts the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise on damaged files; MemoryError and the like are not the file's fault and pass through.
-_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
+# What Pillow raises on damaged or boundless files; MemoryError and the like are not the file's fault and pass through.
+DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
+    *(RuntimeError, Image.DecompressionBombError),  # RuntimeError: AVIF's decoder
+)
 _WARNINGS_LOCK = Lock()  # warnings.catch_warnings is not thread-safe
 
 
@@ -123,8 +126,8 @@ def _from_path(path: Path) -> Picture:
             raise InputError(f"No image at {str(path)!r}; check the path.")
         with path.open("rb") as file:
             return _from_file(file, repr(str(path)), size_bytes=path.stat().st_size)
-    except PermissionError as error:
-        raise InputError(f"The image {str(path)!r} cannot be read: {error.strerror}.") from error
+    except OSError as error:  # no permission, a name too long
+        raise InputError(f"The image {str(path)!r} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # a null byte in the path
         if isinstance(error, InputError):
             raise
@@ -144,7 +147,7 @@ def _from_file(file: io.BytesIO | io.BufferedReader, name: str, *, size_bytes: i
     except Image.DecompressionBombError as error:
         claimed = re.search(r"\d+", str(error))
         raise _too_large(name, int(claimed.group()) if claimed else None) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(name, error) from error
     notes = (f"Of the {frames} frames of {name} only the first is used.",) if frames > 1 else ()
     return _from_pillow(image, name, notes=notes)
@@ -159,7 +162,7 @@ def _from_pillow(image: Image.Image, name: str, *, notes: tuple[str, ...]) -> Pi
         turn = _UPRIGHT.get(_orientation(image))
         if turn is not None:
             pixels = np.array(Image.fromarray(pixels).transpose(turn))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(name, error) from error
     return Picture(pixels, (*notes, *more))
 
@@ -196,7 +199,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _quiet_pillow():
             return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except _DAMAGE:
+    except DAMAGE:
         return 1
 
 
