@@ -140,3 +140,43 @@ def test_without_a_choice_the_usual_cache_folder_is_taken(monkeypatch, tmp_path)
     monkeypatch.delenv("CLIP_AS_RNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_file() == tmp_path / "clip-as-rnn" / "texts.sqlite"
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_without_a_home_there_is_no_cache(monkeypatch, empty):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CLIP_AS_RNN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if empty is not None:
+        monkeypatch.setenv("XDG_CACHE_HOME", empty)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cache_file() is None
+
+
+def test_without_a_home_a_named_cache_folder_is_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: pytest.fail("asked for the home"))
+    monkeypatch.delenv("CLIP_AS_RNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_file() == tmp_path / "clip-as-rnn" / "texts.sqlite"
+
+
+def test_a_folder_that_cannot_be_entered_costs_time_only(clip, tmp_path, monkeypatch):
+    def deny(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", deny)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: deny(None))
+    assert TextFeatures(clip, tmp_path / "texts.sqlite")(TEXTS).shape == (3, 16)
+
+
+def test_memory_stays_bounded_however_many_texts_come(clip, monkeypatch):
+    monkeypatch.setattr("clip_as_rnn.text_features._KEPT_TEXTS", 4)
+    features = TextFeatures(clip)
+    for i in range(6):
+        asked = [f"{i} cats", f"{i} dogs", f"{i} cats"]
+        torch.testing.assert_close(features(asked), clip.encode_texts(asked), atol=1e-5, rtol=0)
+        assert len(features._known) <= 4
+    many = [f"{i} cups" for i in range(9)]
+    torch.testing.assert_close(features(many), clip.encode_texts(many), atol=1e-5, rtol=0)

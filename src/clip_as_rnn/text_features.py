@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,22 @@ from clip_as_rnn.shapes import Features
 _log = logging.getLogger(__name__)
 _KEYS_PER_QUERY = 500
 _WAIT_S = 5.0
+_KEPT_TEXTS = 50_000  # in memory: 150 MB of a wide CLIP
 
 
 def cache_file() -> Path | None:
-    """Say where the features of texts are kept; None where the user wants no cache."""
+    """Say where the features of texts are kept; None where the user wants no cache, or has no home."""
     chosen = os.environ.get("CLIP_AS_RNN_CACHE", "")
     if chosen.lower() == "off":
         return None
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "clip-as-rnn"
-    return base / "texts.sqlite"
+    if chosen:
+        return Path(chosen) / "texts.sqlite"
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        _log.info("Text features are not kept: %s", error)
+        return None
+    return base / "clip-as-rnn" / "texts.sqlite"
 
 
 class TextFeatures:
@@ -45,32 +53,33 @@ class TextFeatures:
         Raises:
             InputError: a text is too long for CLIP.
         """
-        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if unknown:
-            self._known.update(self._recall(unknown))
-        unknown = [text for text in unknown if text not in self._known]
+        unique = list(dict.fromkeys(texts))
+        known = {text: self._known[text] for text in unique if text in self._known}
+        known |= self._recall([text for text in unique if text not in known])
+        unknown = [text for text in unique if text not in known]
         if unknown:
             fresh = dict(zip(unknown, self._clip.encode_texts(unknown).cpu(), strict=True))
-            self._known.update(fresh)
+            known |= fresh
             self._remember(fresh)
-        rows = [self._known[text] for text in texts]
-        return (
-            torch.stack(rows).to(self._clip.device)
-            if rows
-            else torch.zeros(0, self._clip.width, device=self._clip.device)
-        )
+        if len(self._known) + len(known) > _KEPT_TEXTS:  # a server is asked new ones for ever
+            self._known = {}
+        self._known |= known
+        if not texts:
+            return torch.zeros(0, self._clip.width, device=self._clip.device)
+        return torch.stack([known[text] for text in texts]).to(self._clip.device)
 
     def _recall(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Read what the disk knows of these texts."""
-        if self._file is None or not self._file.exists():
+        if self._file is None or not texts:
             return {}
         found: dict[str, torch.Tensor] = {}
         try:
-            with sqlite3.connect(self._file, timeout=_WAIT_S) as store:
+            if not self._file.exists():
+                return {}
+            with closing(sqlite3.connect(self._file, timeout=_WAIT_S)) as store:
                 for start in range(0, len(texts), _KEYS_PER_QUERY):
                     found.update(_read(store, self._owner, texts[start : start + _KEYS_PER_QUERY], self._clip.width))
-            store.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             _log.info("The cache of text features in %s was not read: %s", self._file, error)
         return found
 
@@ -81,9 +90,8 @@ class TextFeatures:
         rows = [(self._owner, text, row.numpy().astype(np.float32).tobytes()) for text, row in features.items()]
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with sqlite3.connect(self._file, timeout=_WAIT_S) as store:
+            with closing(sqlite3.connect(self._file, timeout=_WAIT_S)) as store, store:  # the second commits
                 _write(store, rows)
-            store.close()
         except (sqlite3.Error, OSError) as error:
             _log.info("The cache of text features in %s was not written: %s", self._file, error)
 
