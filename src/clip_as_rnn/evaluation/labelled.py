@@ -3,9 +3,7 @@
 Images are read as their pixels lie in the file: label images never follow an EXIF orientation.
 """
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import SemanticDataset
 from clip_as_rnn.evaluation.vocabulary import Vocabulary, bundled_vocabulary, listed_vocabulary
+from clip_as_rnn.images import DAMAGE
 from clip_as_rnn.shapes import LabelMap, RgbImage
 
 IGNORED = -1  # a pixel that counts nowhere
-# What Pillow's decoders raise on damaged files; MemoryError and the like are not the file's fault and pass through.
-_DAMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, RuntimeError),
-    *(struct.error, zlib.error),
-)
 _WARNINGS_LOCK = Lock()  # warnings.catch_warnings is not thread-safe
 _PLANE = 2  # dimensions of a label image; a colour picture has three
 
@@ -133,7 +127,7 @@ def _reading(path: Path, what: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"Cannot read {what} {path}: it has more than {most:,} pixels.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(f"Cannot read {what} {path}: {reason}.") from error
 
