@@ -36,7 +36,7 @@ def fake_segmentation(
         labels[blob(centres[text], size_hw) > 0.5] = i + 1
     masks = np.stack([labels == i + 1 for i in range(len(alive))]) if alive else np.zeros((0, *size_hw), bool)
     rejections = tuple(
-        Rejection(text, k, float(step.scores[step.texts.index(text)]), "below the threshold of 0.4")
+        Rejection(text, k, float(step.scores[step.texts.index(text)]), "score below 0.4")
         for text in queries
         for k, step in enumerate(steps, 1)
         if lives.get(text) == k and text in step.texts

@@ -47,7 +47,7 @@ def test_the_table_says_what_was_found_and_what_rejected_when_and_why(car: Calla
     cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
     assert cells[0][:3] == ["cat", "found", "0.90"]
     assert cells[0][3].startswith("covers ")
-    assert cells[1] == [GHOST, "rejected at step 1", "0.11", "below the threshold of 0.4"]
+    assert cells[1] == [GHOST, "rejected at step 1", "0.11", "score below 0.4"]
     assert end.out.splitlines()[-1] == f"Wrote {Path('elsewhere/photo.json')}"
 
 

@@ -63,8 +63,8 @@ def test_json_says_what_was_rejected_when_and_why(result: Result):
     assert content["classes"] == ["background", "cat", "train/bus", "红色的 猫", ".."]
     assert content["size"] == {"width": 65, "height": 48}
     assert [(one["text"], one["step"], one["reason"]) for one in content["rejected"]] == [
-        ("ghost", 2, "below the threshold of 0.4"),
-        ("cup", 1, "below the threshold of 0.4"),
+        ("ghost", 2, "score below 0.4"),
+        ("cup", 1, "score below 0.4"),
     ]
     assert all(0 <= one["score"] <= 1 for one in content["rejected"])
 

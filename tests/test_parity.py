@@ -70,6 +70,7 @@ def test_final_masks_agree_on_9995_of_10000_pixels(case):
     recorded, meta, result = case
     shape = tuple(recorded["final_shape"])
     theirs = np.unpackbits(recorded["final_masks"])[: np.prod(shape)].reshape(shape).astype(bool)
+    assert result.texts
     for text, mask in zip(result.texts, result.masks, strict=True):
         assert (mask == theirs[meta["texts"].index(text)]).mean() >= 0.9995
 

@@ -73,6 +73,15 @@ def test_the_legend_shows_a_swatch_for_texts_found_and_none_for_those_rejected()
     )
 
 
+@pytest.mark.parametrize("size_hw", [(3000, 400), (400, 3000), (3000, 1)])
+def test_names_are_readable_beside_pictures_of_any_shape(size_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+    texts = tuple(f"coffee cup {i}" for i in range(14))
+    written, write = [], lettering.write
+    monkeypatch.setattr(lettering, "write", lambda *given: (written.append(given[2]), write(*given))[1])
+    draw_overlay(_grey(*size_hw), fake_segmentation(size_hw, texts))
+    assert set(texts) <= set(written)
+
+
 @pytest.mark.parametrize("size_hw", [(1, 1), (8, 8), (1, 3000), (3000, 1), (3000, 4000)])
 def test_overlays_are_large_enough_to_read_and_not_larger(size_hw: tuple[int, int]):
     picture = draw_overlay(_grey(*size_hw), fake_segmentation(size_hw, ("cat", LONG, "dog"), {"dog": 1}))

@@ -19,12 +19,13 @@ Drawing: TypeAlias = UInt8[ndarray, "H W 3"]  # sRGB, of another size than the i
 
 _LONG_SIDE_PX = (320, 1600)  # smaller images are enlarged to be readable, larger ones need not be kept: masks have all
 _LEGEND_MIN_WIDTH_PX = 320
+_COLUMN_MIN_LETTERS = 16  # letters' heights that a column takes at least, for a name beside its score
 _FONT_PX = (14, 30)
 _FONT_SHARE = 45  # the long side holds so many letters' heights
 _OPACITY = 0.5
 _MAX_ENTRIES = 40  # of each kind
 _ENTRY_SPACE = 2.4  # letters' heights that swatch and gaps take
-_COLUMN_ROWS = 12  # a longer legend is set in two columns at least
+_COLUMN_ROWS = 12  # a longer legend is set in two columns, if there is room
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ def draw_overlay(image: RgbImage, segmentation: Segmentation) -> Drawing:
     size_px = int(np.clip(max(view.shape) // _FONT_SHARE, *_FONT_PX))
     painted = paint_masks(view, masks, segmentation.scores)
     _number_masks(painted, masks, size_px)
-    legend = _draw_legend(_entries(segmentation), max(view.shape[1], _LEGEND_MIN_WIDTH_PX), size_px)
+    width_px = max(view.shape[1], _LEGEND_MIN_WIDTH_PX, (_COLUMN_MIN_LETTERS + 1) * size_px)
+    legend = _draw_legend(_entries(segmentation), width_px, size_px)
     return _stack(painted, legend)
 
 
@@ -123,7 +125,8 @@ def _draw_legend(entries: list[_Entry], width_px: int, size_px: int) -> RgbImage
     """Set the entries in as many columns as fit, reading downwards."""
     pad = size_px // 2
     widest = max((_entry_width_px(entry, size_px) for entry in entries), default=0)
-    least = 2 if len(entries) > _COLUMN_ROWS else 1
+    room = (width_px - pad) // (_COLUMN_MIN_LETTERS * size_px + pad)
+    least = 2 if len(entries) > _COLUMN_ROWS and room > 1 else 1
     column_px = min(widest, (width_px - pad) // least - pad)
     columns = (width_px - pad) // (column_px + pad)
     rows = -(-len(entries) // columns)
