@@ -93,6 +93,7 @@ def test_paper_presets_have_none_of_the_releases_behaviours(name):
         "contrast_texts",
         "classifier_view",
         "max_side_px",
+        "crf_max_side_px",
     ):
         assert getattr(config, field) == getattr(plain, field), field
     assert config.background_texts == BACKGROUND_PAPER
@@ -178,6 +179,7 @@ def test_thresholds_lie_between_0_and_1(name, value):
         ("background_factor", 0, "from 1e-06 to 1000000.0"),
         ("max_steps", -1, "from 0 to 100000"),
         ("max_side_px", 15, "from 16 to 100000"),
+        ("crf_max_side_px", 15, "from 16 to 100000"),
         ("side_multiple_px", 0, "from 1 to 100000"),
     ],
 )
@@ -186,7 +188,7 @@ def test_numbers_have_their_ranges(name, value, range_):
         make(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["affinity_layers", "crf_iterations", "max_steps", "max_side_px"])
+@pytest.mark.parametrize("name", ["affinity_layers", "crf_iterations", "max_steps", "max_side_px", "crf_max_side_px"])
 def test_counts_are_whole_numbers(name):
     with pytest.raises(InputError, match=rf"Expected setting `{name}` to be a whole number, but got 20\.5\."):
         make(**{name: 20.5})

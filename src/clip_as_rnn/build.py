@@ -18,7 +18,7 @@ from clip_as_rnn.refine.crf import Bilateral, Gaussian
 from clip_as_rnn.refine.finishing import FinishingRules, finish
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Question, Segmenter
-from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, Scores
+from clip_as_rnn.shapes import Masks, PatchMaps, ResizedImage, RgbImage, Scores
 from clip_as_rnn.text_features import TextFeatures, cache_file
 from clip_as_rnn.weights import load_clip
 
@@ -107,15 +107,16 @@ def choose_dtype(dtype: str, device: torch.device, source: str) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipView:
-    """One image on its way through the stages: shrunk to the size limit, and what each stage knows of it."""
+    """One image on its way through the stages: shrunk for CLIP, shrunk for the CRF, and what each stage knows of it."""
 
     image: RgbImage
+    crf_image: ResizedImage
     proposing: ProposalMemory
     judging: JudgingMemory
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels after the size limit."""
+        """Height and width in pixels as CLIP sees it."""
         return self.image.shape[0], self.image.shape[1]
 
 
@@ -156,7 +157,8 @@ class ClipStages:
         small = limit_size(image, self._config.max_side_px)
         multiple_px = self._config.side_multiple_px or clip.patch_px
         pixels = patch_pixels(small, multiple_px, clip.patch_px, clip.preparation)
-        return ClipView(small, self._proposer.look(pixels, texts), self._classifier.look(small, texts))
+        crf_image = limit_size(image, self._config.crf_max_side_px or self._config.max_side_px)
+        return ClipView(small, crf_image, self._proposer.look(pixels, texts), self._classifier.look(small, texts))
 
     def propose(self, view: ClipView, texts: Sequence[str], step: int) -> Proposal:
         """Stage 1; in referring mode every text shares its softmax with the background alone."""
@@ -167,8 +169,8 @@ class ClipStages:
         return self._classifier([Exhibit(one.view.judging, one.maps, one.texts) for one in questions])
 
     def finish(self, view: ClipView, maps: PatchMaps) -> Masks:
-        """Refine the last proposals to masks of the view's size."""
-        return finish(view.image, maps, self._finishing, self.models.proposing.device)
+        """Refine the last proposals to masks of the size that the CRF works at."""
+        return finish(view.crf_image, maps, self._finishing, self.models.proposing.device)
 
     def describe(self) -> Mapping[str, str]:
         """Name the models, what identifies their weights, the device and the precision."""

@@ -38,7 +38,7 @@ class SegmenterConfig:
 
     # What is looked for
     mode: Mode = "semantic"  # semantic: texts compete for every pixel; referring: each text stands alone
-    max_side_px: int | None = None  # larger images are shrunk to this before any work; masks return at full size
+    max_side_px: int | None = None  # larger images are shrunk to this before CLIP; masks return at full size
 
     # Stage 1: proposals
     model: str = VIT_B16  # f: a Hugging Face id, a local folder, or "tiny"
@@ -78,6 +78,7 @@ class SegmenterConfig:
 
     # Refinement
     crf: bool = True
+    crf_max_side_px: int | None = None  # larger images are shrunk to this before the CRF; None: to `max_side_px`
     crf_iterations: int = 10
     crf_gaussian_xy: float = 1.0  # standard deviations in pixels and grey levels, weights as in CLIP-ES
     crf_gaussian_weight: float = 3.0
@@ -98,7 +99,7 @@ class SegmenterConfig:
             _require(name, getattr(self, name), low=0.0, high=1e6)
         for name in ("affinity_layers", "classifier_skipped_blocks", "crf_iterations"):
             _require(name, getattr(self, name), low=0, high=1000)
-        for name, low in (("max_steps", 0), ("max_side_px", 16), ("side_multiple_px", 1)):
+        for name, low in (("max_steps", 0), ("max_side_px", 16), ("crf_max_side_px", 16), ("side_multiple_px", 1)):
             if getattr(self, name) is not None:
                 _require(name, getattr(self, name), low=low, high=100_000)
         _check_kinds(self)
@@ -117,8 +118,8 @@ def _check_kinds(config: SegmenterConfig) -> None:
     """Raise unless every field holds a value of its kind, and those with a closed list of values one of them."""
     hints = get_type_hints(SegmenterConfig)
     for field in fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        value, annotation = getattr(config, field.name), hints[field.name]
+        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
         if value is None and NoneType in kinds:
             continue
         wanted = _unless_right(value, kinds[0])
@@ -183,6 +184,7 @@ _TINY = _variant(
         "score_threshold": 0.3,
         "visual_prompts": ("black",),
         "max_side_px": 160,  # about what it was trained on
+        "crf_max_side_px": 640,
         "crf_bilateral_rgb": 13.0,
         "background_factor": 5.0,
     },

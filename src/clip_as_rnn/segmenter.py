@@ -26,7 +26,7 @@ class SizedView(Protocol):
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels at which masks are proposed, judged and refined."""
+        """Height and width in pixels at which masks are proposed and judged."""
 
 
 View = TypeVar("View", bound=SizedView)
@@ -58,7 +58,7 @@ class Stages(Protocol[View]):
         """Stage 2: one score per mask, for several images at once."""
 
     def finish(self, view: View, maps: PatchMaps) -> Masks:
-        """Refine the last proposals to masks of the view's size."""
+        """Refine the last proposals to masks, of any size."""
 
     def describe(self) -> Mapping[str, str]:
         """Say what was loaded: models, fingerprints, device, precision."""
