@@ -48,6 +48,7 @@ def test_load_segmenter_takes_one_positional_argument():
         "classifier": "KEYWORD_ONLY",
         "device": "KEYWORD_ONLY",
         "dtype": "KEYWORD_ONLY",
+        "cache_dir": "KEYWORD_ONLY",
         "settings": "VAR_KEYWORD",
     }
     defaults = inspect.signature(clip_as_rnn.load_segmenter).parameters
