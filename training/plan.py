@@ -32,8 +32,8 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 1_500_000
-    cooldown_images: int = 450_000
+    total_images: int = 1_550_000
+    cooldown_images: int = 600_000
     warmup_images: int = 12_000
     peak_rate: float = 1.0e-3
     floor_rate: float = 2e-5
@@ -66,7 +66,7 @@ class Plan:
                 rules=_REDRAWN,
             ),
             Stage(
-                start=1_250_000,
+                start=1_350_000,
                 sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 128), (192, 144)),
                 rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
             ),
