@@ -6,7 +6,6 @@ share of the present ones it keeps, and which of the absent ones it rejects.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from pathlib import Path
@@ -15,20 +14,14 @@ import numpy as np
 from PIL import Image
 
 from clip_as_rnn import load_segmenter
-from training.tune import combinations
+from training.tune import combinations, scene_parser
 
 SEED = 5
 
 
 def main() -> None:
     """Print a table of thresholds for every combination of settings."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("settings", nargs="*", help="name=value|value|..., as Python writes them")
-    parser.add_argument("--split", default="heldout")
-    parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--model", default="tiny")
-    arguments = parser.parse_intermixed_args()
+    arguments = scene_parser(str(__doc__)).parse_intermixed_args()
     for settings in combinations(arguments.settings):
         segmenter = load_segmenter(
             "tiny", model=arguments.model, classifier=arguments.model, score_threshold=0.0, crf=False, **settings

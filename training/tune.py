@@ -51,12 +51,7 @@ class Tally:
 
 def main() -> None:
     """Try every combination on the first scenes of one split."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("settings", nargs="*", help="name=value|value|..., as Python writes them")
-    parser.add_argument("--split", default="heldout")
-    parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--model", default="tiny")
+    parser = scene_parser(str(__doc__))
     parser.add_argument("--present", action="store_true", help="ask only the texts that are there")
     arguments = parser.parse_intermixed_args()
     for settings in combinations(arguments.settings):
@@ -64,6 +59,17 @@ def main() -> None:
         tally = measure(segmenter, arguments.folder, arguments.split, arguments.count, present_only=arguments.present)
         sys.stdout.write(f"{tally.line()}  {settings}\n")
         sys.stdout.flush()
+
+
+def scene_parser(description: str) -> argparse.ArgumentParser:
+    """Make a parser of a folder of scenes, settings to combine, and which scenes and model to take."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("settings", nargs="*", help="name=value|value|..., as Python writes them")
+    parser.add_argument("--split", default="heldout")
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--model", default="tiny")
+    return parser
 
 
 def combinations(assignments: list[str]) -> Iterator[dict]:
