@@ -29,11 +29,15 @@ class WithoutRefinement(FakeSegmenter):
         return WithoutRefinement(changed.answers, changed.config, changed.calls)
 
 
+def no_reload(dtype):
+    raise AssertionError(f"nothing asked for {dtype}")
+
+
 def run(folder, parts, options=RunOptions()):  # noqa: B008 - frozen
     write_tree("voc", folder / "data", {"a": np.ones(SIZE, dtype=int), "b": np.zeros(SIZE, dtype=int)})
     segmenter = WithoutRefinement({SIZE: {"aeroplane": box(SIZE, slice(0, 4))}})
     question = Question(dataset=find_dataset("voc"), root=folder / "data")
-    table = ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", options, Silent()))
+    table = ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", options, Silent()), no_reload)
     return table.rows, segmenter.calls
 
 
@@ -96,7 +100,7 @@ def test_variants_that_the_passes_never_ask_with_are_left_out_and_named(tmp_path
     write_tree("context", tmp_path / "data", {"a": np.ones(SIZE, dtype=int)})
     question = Question(dataset=find_dataset("context"), root=tmp_path / "data", order=order)
     conduct = Conduct("paper-context", RunOptions(), Silent())
-    table = ablate(question, FakeSegmenter({}), tmp_path / "out", ["background"], conduct)
+    table = ablate(question, FakeSegmenter({}), tmp_path / "out", ["background"], conduct, no_reload)
     names = {"none", "112 texts"}
     assert {variant.name for variant in table.idle} == (set() if acts else names)
     assert {row.variant for row in table.rows} == {"as set", "23 texts"} | (names if acts else set())
@@ -109,7 +113,9 @@ def test_the_table_quotes_what_the_paper_does(tmp_path):
     text = read_vocabulary(dataset, tmp_path / "data", dataset.split).texts[0]
     question = Question(dataset=dataset, root=tmp_path / "data")
     fake = FakeSegmenter({SIZE: {text: box(SIZE, slice(0, 2))}})
-    table = ablate(question, fake, tmp_path / "out", ["crf"], Conduct("paper-ade150", RunOptions(), Silent()))
+    table = ablate(
+        question, fake, tmp_path / "out", ["crf"], Conduct("paper-ade150", RunOptions(), Silent()), no_reload
+    )
     assert [(row.miou, row.difference, row.without_background) for row in table.rows] == [(1, 0, 0.5)] * 3
     assert "Quoted: mIoU without background, as released" in (tmp_path / "out/ablation.md").read_text()
 
@@ -117,3 +123,59 @@ def test_the_table_quotes_what_the_paper_does(tmp_path):
 def test_prompts_are_changed_for_things_and_stuff_alike():
     variants = plan_variants(PRESETS["paper-context"], ["prompts", "prompt-pairs"])
     assert all(variant.changes["stuff_visual_prompts"] is None for variant in variants[1:])
+
+
+class InPrecision(FakeSegmenter):
+    """Says in which precision it was loaded."""
+
+    dtype = "float32"
+
+    def describe(self):
+        return {**super().describe(), "dtype": self.dtype}
+
+
+class InHalfPrecision(InPrecision):
+    dtype = "bfloat16"
+
+
+def ablate_voc(folder, parts, segmenter, reload=no_reload):
+    write_tree("voc", folder / "data", {"a": np.ones(SIZE, dtype=int)})
+    question = Question(dataset=find_dataset("voc"), root=folder / "data")
+    return ablate(question, segmenter, folder / "out", parts, Conduct("paper-voc", RunOptions(), Silent()), reload)
+
+
+def test_contrast_texts_are_also_measured_with_each_text_alone(tmp_path):
+    segmenter = FakeSegmenter({SIZE: {"aeroplane": box(SIZE, slice(0, 2))}})
+    rows = ablate_voc(tmp_path, ["contrast"], segmenter).rows
+    assert [(row.variant, row.is_base) for row in rows[1:]] == [
+        ("off", True),
+        ("on", False),
+        ("off, each text alone", False),
+        ("on, each text alone", False),
+    ]
+    assert [row.difference for row in rows[1:]] == [0, 0, None, None]
+    asked = [len(call.texts) for call in segmenter.calls]
+    assert sorted(asked) == [1] * 2 * 20 + [20] * 2
+    table = (tmp_path / "out/ablation.md").read_text()
+    assert "| contrast | off (base) |" in table
+    assert "| contrast | off, each text alone | 50.00 | - |" in table
+
+
+def test_the_precision_of_the_base_is_not_run_again_and_the_other_one_is_loaded(tmp_path):
+    answers = {SIZE: {"aeroplane": box(SIZE, slice(0, 4))}}
+    loaded = []
+
+    def reload(dtype):
+        loaded.append(dtype)
+        return InHalfPrecision({})
+
+    rows = ablate_voc(tmp_path, ["precision"], InPrecision(answers), reload).rows
+    assert loaded == ["bfloat16"]
+    assert [(row.variant, row.is_base, row.miou) for row in rows[1:]] == [("float32", True, 1), ("bfloat16", False, 0)]
+
+
+def test_lambda_is_measured_with_the_affinity_that_it_bounds():
+    variants = {v.name: v.changes for v in plan_variants(PRESETS["tiny"], ["thresholds"])}
+    assert variants["lambda 0.3 with affinity"] == {"cam_threshold": 0.3, "affinity_layers": 8}
+    variants = {v.name: v.changes for v in plan_variants(PRESETS["paper-voc"], ["thresholds"])}
+    assert variants["lambda 0.3"] == {"cam_threshold": 0.3}

@@ -1,7 +1,8 @@
 """What `car evaluate` does: load, run or go on, report. Loads torch, so the command line imports it only for work."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,7 +65,8 @@ def run_ablation(question: Question, loading: Loading, options: RunOptions, fold
     open_task(question)
     segmenter = _load(loading, config)
     with ProgressBar(Console(stderr=True)) as bar:
-        ablation = ablate(question, segmenter, folder, parts, Conduct(loading.preset, options, bar))
+        conduct = Conduct(loading.preset, options, bar)
+        ablation = ablate(question, segmenter, folder, parts, conduct, partial(_reload, loading, config))
     return _tell_ablation(ablation, folder, Console())
 
 
@@ -110,6 +112,10 @@ def _config(question: Question, loading: Loading) -> SegmenterConfig:
 def _load(loading: Loading, config: SegmenterConfig) -> Segmenter[ClipView]:
     dtype = choose("--dtype", loading.dtype, build.DType)
     return build.load_segmenter(config, device=loading.device, dtype=dtype)
+
+
+def _reload(loading: Loading, config: SegmenterConfig, dtype: str) -> Segmenter[ClipView]:
+    return _load(replace(loading, dtype=dtype), config)
 
 
 def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:

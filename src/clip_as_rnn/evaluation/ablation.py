@@ -4,31 +4,40 @@ Every variant is a run of its own in a folder of its own, so that an interrupted
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from itertools import combinations
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from clip_as_rnn.config import BACKGROUND_PAPER, PRESETS, SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.markdown import percent, table
+from clip_as_rnn.evaluation.passes import Asking
 from clip_as_rnn.evaluation.records import write_atomically, write_json
 from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
-from clip_as_rnn.evaluation.tasks import Task
+from clip_as_rnn.evaluation.tasks import ReferringTask, Task
 from clip_as_rnn.prompts import BACKGROUND_RELEASE, VISUAL_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One change to one part, and the folder that its run has within the ablation's."""
+    """One change to one part, and the folder that its run has within the ablation's.
+
+    Attributes:
+        changes: settings other than the base's.
+        asking: which texts are asked on an image, where that is not the base's.
+        dtype: the precision, where that is not the base's.
+    """
 
     part: str
     name: str
-    changes: Mapping[str, Any]
-    folder: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = "base"
+    asking: Asking | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +45,9 @@ class AblationRow:
     """What one variant scored; shares of 1, None where the data set has no such number.
 
     Attributes:
+        is_base: nothing differs, so the base's run stands here.
         miou: the report's headline.
-        difference: to the base.
+        difference: to the base; None where other texts were asked, for then it says nothing.
         without_background: mIoU without background, as usual.
         recall: share of the present texts that were kept.
         absent_rejected: share of the absent texts that were rejected.
@@ -46,6 +56,7 @@ class AblationRow:
     part: str
     variant: str
     changes: Mapping[str, Any]
+    is_base: bool
     miou: float | None
     difference: float | None
     without_background: float | None
@@ -72,70 +83,85 @@ class Ablation:
     measure: str = ""
 
 
-def _recurrence(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "off", {"max_steps": 0}
-    yield "one filter", {"max_steps": 1}
-    yield "until stable", {"max_steps": None}
+Reload: TypeAlias = Callable[[str], Segmenting]  # loads the same models in another precision
 
 
-def _background(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "none", {"background_texts": ()}
-    yield f"{len(BACKGROUND_RELEASE)} texts", {"background_texts": BACKGROUND_RELEASE}
-    yield f"{len(BACKGROUND_PAPER)} texts", {"background_texts": BACKGROUND_PAPER}
+def _recurrence(_: SegmenterConfig) -> Iterator[Variant]:
+    yield Variant("recurrence", "off", {"max_steps": 0})
+    yield Variant("recurrence", "one filter", {"max_steps": 1})
+    yield Variant("recurrence", "until stable", {"max_steps": None})
 
 
-def _prompts(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _background(_: SegmenterConfig) -> Iterator[Variant]:
+    yield Variant("background", "none", {"background_texts": ()})
+    for texts in (BACKGROUND_RELEASE, BACKGROUND_PAPER):
+        yield Variant("background", f"{len(texts)} texts", {"background_texts": texts})
+
+
+def _prompts(_: SegmenterConfig) -> Iterator[Variant]:
     """Yield marks for things and stuff alike."""
-    yield "none", {"visual_prompts": (), "stuff_visual_prompts": None}
+    yield Variant("prompts", "none", {"visual_prompts": (), "stuff_visual_prompts": None})
     for mark in VISUAL_PROMPTS:
-        yield mark, {"visual_prompts": (mark,), "stuff_visual_prompts": None}
+        yield Variant("prompts", mark, {"visual_prompts": (mark,), "stuff_visual_prompts": None})
 
 
-def _prompt_pairs(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _prompt_pairs(_: SegmenterConfig) -> Iterator[Variant]:
     for pair in combinations(VISUAL_PROMPTS, 2):
-        yield "+".join(pair), {"visual_prompts": pair, "stuff_visual_prompts": None}
+        yield Variant("prompt-pairs", "+".join(pair), {"visual_prompts": pair, "stuff_visual_prompts": None})
 
 
-def _crf(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "off", {"crf": False}
-    yield "on", {"crf": True}
+def _crf(_: SegmenterConfig) -> Iterator[Variant]:
+    yield Variant("crf", "off", {"crf": False})
+    yield Variant("crf", "on", {"crf": True})
 
 
-def _classifier_depth(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _classifier_depth(_: SegmenterConfig) -> Iterator[Variant]:
     for skipped in (0, 1, 2):
-        yield f"{skipped} blocks skipped", {"classifier_skipped_blocks": skipped}
+        yield Variant("classifier-depth", f"{skipped} blocks skipped", {"classifier_skipped_blocks": skipped})
 
 
-def _proposals(config: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    layers = config.affinity_layers or SegmenterConfig().affinity_layers
-    for source in ("cam", "dense"):
-        yield source, {"proposals": source, "affinity_layers": layers}
-        yield f"{source} without affinity", {"proposals": source, "affinity_layers": 0}
+def _proposals(_: SegmenterConfig) -> Iterator[Variant]:
+    for source, layers in product(("cam", "dense"), (0, 2, SegmenterConfig().affinity_layers)):
+        name = f"{source}, affinity of {layers} layers" if layers else f"{source} without affinity"
+        yield Variant("proposals", name, {"proposals": source, "affinity_layers": layers})
 
 
-def _contrast(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "off", {"contrast_texts": ()}
-    yield "on", {"contrast_texts": BACKGROUND_RELEASE}
+def _contrast(config: SegmenterConfig) -> Iterator[Variant]:
+    """Yield the contrast texts of the settings (the release's background texts where they have none) and none."""
+    texts = config.contrast_texts or BACKGROUND_RELEASE
+    askings: tuple[tuple[Asking | None, str], ...] = ((None, ""), ("each", ", each text alone"))
+    for asking, suffix in askings:
+        yield Variant("contrast", f"off{suffix}", {"contrast_texts": ()}, asking=asking)
+        yield Variant("contrast", f"on{suffix}", {"contrast_texts": texts}, asking=asking)
 
 
-def _thresholds(config: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _thresholds(config: SegmenterConfig) -> Iterator[Variant]:
+    """Yield thresholds around those of the settings; lambda acts with the affinity alone, which is then turned on."""
     symbols = {"mask_threshold": "eta", "score_threshold": "theta", "cam_threshold": "lambda"}
-    for field, symbol in symbols.items():
+    for setting, symbol in symbols.items():
+        is_idle = setting == "cam_threshold" and not config.affinity_layers
+        others = {"affinity_layers": SegmenterConfig().affinity_layers} if is_idle else {}
         for shift in (-0.1, 0.1):
-            value = round(getattr(config, field) + shift, 6)
+            value = round(getattr(config, setting) + shift, 6)
             if 0 <= value <= 1:
-                yield f"{symbol} {value:g}", {field: value}
+                name = f"{symbol} {value:g}" + (" with affinity" if is_idle else "")
+                yield Variant("thresholds", name, {setting: value, **others})
 
 
-def _semantics(_: SegmenterConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _semantics(_: SegmenterConfig) -> Iterator[Variant]:
     """Yield the behaviour of the authors' release and that of the paper's text, whatever the numbers."""
     paper, official = PRESETS["paper-voc"], PRESETS["official-voc"]
     differing = [f.name for f in fields(SegmenterConfig) if getattr(paper, f.name) != getattr(official, f.name)]
-    yield "paper", {name: getattr(paper, name) for name in differing}
-    yield "official", {name: getattr(official, name) for name in differing}
+    yield Variant("semantics", "paper", {name: getattr(paper, name) for name in differing})
+    yield Variant("semantics", "official", {name: getattr(official, name) for name in differing})
 
 
-PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[tuple[str, Mapping[str, Any]]]]] = {
+def _precision(_: SegmenterConfig) -> Iterator[Variant]:
+    for dtype in ("float32", "bfloat16"):
+        yield Variant("precision", dtype, dtype=dtype)
+
+
+PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "recurrence": _recurrence,
     "background": _background,
     "prompts": _prompts,
@@ -146,26 +172,34 @@ PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[tuple[str, Mapping[str,
     "contrast": _contrast,
     "thresholds": _thresholds,
     "semantics": _semantics,
+    "precision": _precision,
 }
 
 
-def plan_variants(config: SegmenterConfig, parts: Sequence[str]) -> tuple[Variant, ...]:
+def plan_variants(
+    config: SegmenterConfig, parts: Sequence[str], *, asking: Asking = "all", dtype: str | None = None
+) -> tuple[Variant, ...]:
     """List the base and every variant of the parts; one that changes nothing shares the base's folder and run.
+
+    `asking` and `dtype` are the base's; without a precision none is known to be.
 
     Raises:
         InputError: an unknown part.
     """
-    variants = [Variant("base", "as set", {}, "base")]
+    variants = [Variant("base", "as set")]
     for part in parts:
         if part not in PARTS:
             raise InputError(f"No part named {part!r} to ablate. Known: {', '.join(PARTS)}.")
-        for name, changes in PARTS[part](config):
-            is_base = with_settings(config, changes) == config
-            variants.append(Variant(part, name, changes, "base" if is_base else _folder_name(part, name)))
+        for variant in PARTS[part](config):
+            same_question = variant.asking in (None, asking) and variant.dtype in (None, dtype)
+            is_base = same_question and with_settings(config, variant.changes) == config
+            variants.append(replace(variant, folder="base" if is_base else _folder_name(part, variant.name)))
     return tuple(variants)
 
 
-def ablate(question: Question, segmenter: Segmenting, folder: Path, parts: Sequence[str], conduct: Conduct) -> Ablation:
+def ablate(
+    question: Question, segmenter: Segmenting, folder: Path, parts: Sequence[str], conduct: Conduct, reload: Reload
+) -> Ablation:
     """Run the base and every variant, and write `ablation.json` and `ablation.md` once all of them are done.
 
     With a shard, each variant runs its shard, and the table waits for the others; then there are no rows.
@@ -174,18 +208,21 @@ def ablate(question: Question, segmenter: Segmenting, folder: Path, parts: Seque
         InputError: an unknown part, data that is not where it should be, or a folder that holds other runs.
     """
     task = open_task(question)
-    planned = [(variant, _changed(segmenter, variant)) for variant in plan_variants(segmenter.config, parts)]
-    idle = tuple(variant for variant, changed in planned if _is_idle(variant, changed, segmenter, task))
-    active = [(variant, changed) for variant, changed in planned if variant not in idle]
+    dtype = segmenter.describe().get("dtype")
+    variants = plan_variants(segmenter.config, parts, asking=question.asking, dtype=dtype)
+    idle = tuple(variant for variant in variants if _is_idle(variant, segmenter, task))
+    active = [variant for variant in variants if variant not in idle]
     outcomes: dict[str, Outcome] = {}
-    for variant, changed in active:
+    for variant in active:
         if variant.folder not in outcomes:
-            outcomes[variant.folder] = evaluate(question, changed, folder / variant.folder, conduct)
+            asked = replace(question, asking=variant.asking or question.asking)
+            changed = reload(variant.dtype) if variant.dtype and variant.folder != "base" else segmenter
+            outcomes[variant.folder] = evaluate(asked, _changed(changed, variant), folder / variant.folder, conduct)
     failures = sum(outcome.failures for outcome in outcomes.values())
     base = outcomes["base"].report
     if base is None or any(outcome.report is None for outcome in outcomes.values()):
         return Ablation((), idle, failures)
-    rows = tuple(_row(variant, outcomes[variant.folder], base) for variant, _ in active)
+    rows = tuple(_row(variant, outcomes[variant.folder], base) for variant in active)
     ablation = Ablation(rows, idle, failures, MEASURES[base.headline.measure])
     write_json(folder / "ablation.json", [asdict(row) for row in ablation.rows])
     write_atomically(folder / "ablation.md", render_ablation(ablation, question.dataset.title).encode())
@@ -213,7 +250,7 @@ def render_ablation(ablation: Ablation, title: str) -> str:
     cells = [
         (
             row.part,
-            row.variant if row.changes or row.part == "base" else f"{row.variant} (base)",
+            f"{row.variant} (base)" if row.is_base and row.part != "base" else row.variant,
             percent(row.miou),
             percent(row.difference),
             percent(row.without_background),
@@ -237,22 +274,26 @@ def _changed(segmenter: Segmenting, variant: Variant) -> Segmenting:
     return segmenter.replace(**variant.changes) if variant.changes else segmenter
 
 
-def _is_idle(variant: Variant, changed: Segmenting, base: Segmenting, task: Task) -> bool:
+def _is_idle(variant: Variant, base: Segmenting, task: Task) -> bool:
     """Tell whether a variant asks nothing otherwise: passes of things and stuff replace some settings."""
-    return variant.folder != "base" and task.configs(changed) == task.configs(base)
+    asks_alike = variant.dtype is None and (variant.asking is None or isinstance(task, ReferringTask))
+    return variant.folder != "base" and asks_alike and task.configs(_changed(base, variant)) == task.configs(base)
 
 
 def _row(variant: Variant, outcome: Outcome, base: Report) -> AblationRow:
     """Gather the numbers of one finished variant."""
     report, base_miou = outcome.report, base.headline.ours
+    is_base = variant.folder == "base"
+    is_other_question = variant.asking is not None and not is_base
     miou = report.headline.ours if report else None
     body = report.body if report and isinstance(report.body, SemanticBody) else None
     return AblationRow(
         part=variant.part,
         variant=variant.name,
-        changes={} if variant.folder == "base" else variant.changes,
+        changes={} if is_base else variant.changes,
+        is_base=is_base,
         miou=miou,
-        difference=None if miou is None or base_miou is None else miou - base_miou,
+        difference=None if miou is None or base_miou is None or is_other_question else miou - base_miou,
         without_background=body.scores[-1].miou if body else None,
         recall=body.presence.recall if body else None,
         absent_rejected=body.presence.absent_rejected if body else None,
@@ -262,4 +303,4 @@ def _row(variant: Variant, outcome: Outcome, base: Report) -> AblationRow:
 
 
 def _folder_name(part: str, name: str) -> str:
-    return f"{part}-{name}".replace(" ", "-").replace("+", "-")
+    return f"{part}-{name}".replace(" ", "-").replace("+", "-").replace(",", "")
