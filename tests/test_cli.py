@@ -230,6 +230,19 @@ def test_a_mistake_ends_with_one_line_code_2_and_nothing_written(
     assert files_in(Path()) == ["photo.png"]
 
 
+@pytest.mark.parametrize("images", [("photo.png", "photo_labels.png"), (".",)])
+def test_no_result_takes_the_place_of_a_picture(
+    car: Callable[..., Ending], photo: Path, images: tuple[str, ...], loads: list[object]
+):
+    Image.open(photo).save("photo_labels.png")
+    before = Path("photo_labels.png").read_bytes()
+    end = car("segment", *images, "-t", "cat", "-o", ".")
+    assert (end.code, end.out) == (2, "")
+    assert end.err.startswith("Error: The result 'photo_labels.png' would overwrite a picture")
+    assert end.err.count("\n") == 1
+    assert (Path("photo_labels.png").read_bytes(), loads) == (before, [])
+
+
 def test_mistakes_are_found_before_models_are_loaded(car: Callable[..., Ending], photo: Path, loads: list[object]):
     car("segment", "gone.png", "-t", "a")
     car("segment", "photo.png", "-t", " ")

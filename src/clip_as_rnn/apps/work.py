@@ -66,15 +66,36 @@ def run(job: Job) -> bool:
     formats, dtype = parse_formats(job.formats), parse_dtype(job.dtype)
     if job.skip_existing and "json" not in formats:
         raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
-    prepare_folder(job.folder)
     paths = list(dict.fromkeys(expand_folders(job.images)))
+    stems = unique_stems(paths)
+    _check_targets(paths, [one for stem in stems for one in planned_paths(job.folder, stem, formats)])
+    prepare_folder(job.folder)
     with _progress() as progress:
         bar = progress.add_task("", total=len(paths))
         worker = _Worker(job, texts, formats, dtype, lambda message: progress.update(bar, description=escape(message)))
-        for path, stem in zip(paths, unique_stems(paths), strict=True):
+        for path, stem in zip(paths, stems, strict=True):
             _show(worker.do(path, stem), progress.console, as_table=len(paths) == 1)
             progress.advance(bar)
     return not worker.failures
+
+
+def _check_targets(images: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Raise InputError if a result would take the place of a picture that is to be segmented."""
+    pictures = {_real(path) for path in images}
+    for target in targets:
+        if _real(target) in pictures:
+            raise InputError(
+                f"The result {str(target)!r} would overwrite a picture that is to be segmented, or is the result of an "
+                "earlier run; choose another folder with -o."
+            )
+
+
+def _real(path: Path) -> Path:
+    """Follow links; a path that cannot be looked at stays, and is reported with the images."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a null byte, links in a circle
+        return path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
