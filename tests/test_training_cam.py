@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from training.cam import cam_loss, cam_maps
+from training.cam import cam_loss, cam_maps, merge_namesakes
 from training.checkpoint import load_progress
 from training.concepts import CONCEPTS
 from training.export import export_clip
@@ -32,7 +32,9 @@ def test_the_trained_cam_is_the_one_of_the_package(tmp_path: Path):
     image = torch.rand(1, 3, 48, 32)
     texts = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     features = model.vision(image)
-    ours = cam_maps(model.vision, features.last_input, 10 * texts[None])[0]
+    padded = 10 * torch.cat([texts, texts[:1]])[None]  # the last is not asked and must not count
+    asked = torch.tensor([[True, True, True, False]])
+    ours = cam_maps(model.vision, features.last_input, padded, asked)[0, :3]
     view = frozen.view_patches(image, affinity_layers=0)
     _, directions = differentiate_logits(view.pooled, texts, 10.0)
     relative = (directions - directions.mean(0)).float()
@@ -46,6 +48,22 @@ def test_the_loss_is_small_where_maps_lie_on_their_objects():
     right = torch.tensor([[[1.0, 1, -1, -1, -1, -1], [-1, -1, 1, 1, -1, -1]]])
     present = torch.ones(1, 2, dtype=torch.bool)
     assert cam_loss(right, owners, present) < 0.3 < cam_loss(right.flip(1), owners, present)
+
+
+def test_texts_that_are_not_there_do_not_count():
+    owners = torch.zeros(1, 6, 3)
+    owners[0, :2, 1] = owners[0, 2:, 0] = 1
+    maps = torch.tensor([[[1.0, 1, -1, -1, -1, -1]]])
+    alone = cam_loss(maps, owners[..., :2], torch.tensor([[True]]))
+    padded = cam_loss(torch.cat([maps, 100 * maps.flip(2)], 1), owners, torch.tensor([[True, False]]))
+    torch.testing.assert_close(padded, alone)
+
+
+def test_two_objects_of_one_name_are_one():
+    owners = torch.tensor([[[0.5, 0.2, 0.0, 0.3, 0.0]]])  # one patch, four slots
+    merged, present = merge_namesakes(owners, torch.tensor([[7, 9, 7, -1]]))
+    torch.testing.assert_close(merged, torch.tensor([[[0.5, 0.5, 0.0, 0.0, 0.0]]]))
+    assert present.tolist() == [[True, True, False, False]]
 
 
 def test_a_step_with_the_cam_loss_moves_the_last_block(tmp_path: Path):

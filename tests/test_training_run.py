@@ -1,11 +1,13 @@
 """What the training promises: resumable runs, and an exported model that transformers computes alike."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from training.benchmark import Scene
 from training.checkpoint import load_progress, save_progress
 from training.concepts import CONCEPTS
 from training.export import export_clip
@@ -15,12 +17,13 @@ from training.scenes import SceneRules, SpriteSheet
 from training.sprites import SPRITE_SIDE_PX, Sprites
 from training.texts import make_tokenizer, tokenize
 from training.towers import Clip, ClipSize
+from training.watch import measure_car
 from transformers import AutoTokenizer, CLIPModel
 
 DEVICE = torch.device("cpu")
 STAGE = Stage(start=0, sizes_hw=((32, 32), (32, 48)), rules=SceneRules(max_objects=2))
 PLAN = dataclasses.replace(
-    Plan(), batch=8, total_images=64, warmup_images=8, cooldown_images=16, words_every=1, stages=(STAGE,)
+    Plan(), batch=8, total_images=64, warmup_images=8, cooldown_images=16, words_every=3, stages=(STAGE,)
 )
 
 
@@ -63,6 +66,11 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert plan.rate(plan.total_images) == pytest.approx(plan.floor_rate)
 
 
+def test_a_run_that_is_cut_short_reaches_the_peak_too():
+    plan = Plan(total_images=100_000)
+    assert max(plan.rate(seen) for seen in range(0, 100_000, 128)) == pytest.approx(plan.peak_rate)
+
+
 def test_the_exported_model_computes_the_same_in_transformers(tmp_path: Path, tokenizer):
     torch.manual_seed(0)
     model = Clip(_size(tokenizer)).eval()
@@ -98,3 +106,14 @@ def test_the_exported_model_computes_the_same_in_transformers(tmp_path: Path, to
 def test_the_end_mark_has_the_highest_number(tokenizer):
     assert tokenizer.eos_token_id == len(tokenizer) - 1
     assert tokenizer("zebra crossing Straße")["input_ids"][-1] == tokenizer.eos_token_id
+
+
+def test_car_itself_is_measured_while_training(tmp_path: Path, tokenizer):
+    torch.manual_seed(0)
+    make_tokenizer(tmp_path / "words")
+    owners = np.zeros((48, 64), dtype=np.int64)
+    owners[:24, :32] = 1
+    scene = Scene(np.zeros((48, 64, 3), dtype=np.uint8), owners, [3], [-1])
+    said = measure_car(Clip(_size(tokenizer)).eval(), tmp_path / "words", tmp_path / "latest", [scene])
+    assert re.fullmatch(r"mIoU +[\d.]+  present kept +(0.0|100.0)  absent kept +[\d.]+", said)
+    assert sorted(path.suffix for path in (tmp_path / "latest").iterdir()).count(".safetensors") == 1

@@ -8,6 +8,7 @@ import torch
 from training.concepts import BACKGROUND_TEXTS, COLOURS, CONCEPTS, CORE_CONCEPTS
 from training.losses import concept_shares, named, owner_shares, whole_target
 from training.marks import choose_masks, mark_images
+from training.restyle import redraw
 from training.scenes import SceneRules, SpriteSheet, compose
 from training.sprites import SPRITE_SIDE_PX, STYLES, Sprites
 from training.texts import scene_caption, table_texts
@@ -79,7 +80,27 @@ def test_shares_of_a_patch_add_up_to_one(sheet: SpriteSheet):
     target = concept_shares(shares, scenes.concepts, len(CONCEPTS))
     assert target.shape == (24, 4 * 6, len(CONCEPTS) + 1)
     torch.testing.assert_close(target.sum(-1), torch.ones(24, 24))
-    torch.testing.assert_close(whole_target(target).sum(-1), torch.ones(24))
+    for marked in (True, False):
+        whole = whole_target(target, torch.full((24,), marked))
+        torch.testing.assert_close(whole.sum(-1), torch.ones(24))
+
+
+def test_a_small_object_counts_on_a_plain_image_but_not_in_a_mark_that_shows_mostly_ground():
+    target = torch.zeros(2, 36, 3)  # patches, two concepts and the background
+    target[..., 2] = 1
+    target[:, :2, 2] = 0
+    target[:, :2, 1] = 1  # 2 of 36 patches
+    whole = whole_target(target, torch.tensor([True, False]))
+    assert whole.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_another_tone_curve_keeps_the_hue_of_a_tinted_object():
+    gray = torch.full((40, 4, 8, 8), 0.5)
+    gray[:, 3] = 1
+    colour = torch.arange(40) % 2 - 1  # every other one is tinted
+    curved = redraw(gray, colour, 1.0, torch.Generator().manual_seed(3))
+    middle = curved[:, :3, 4, 4]
+    assert middle[1::2].std(1).max() < 1e-5 < middle[::2].std(1).min()
 
 
 def test_background_texts_count_as_one_class():

@@ -19,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from training.concepts import COLOURS, CONCEPTS, CORE_CONCEPTS, CORE_COUNT
+from training.paths import SCENES, WORK
 from training.scenes import SceneRules, SpriteSheet, compose
 from training.sprites import STYLES, Sprites, load_sprites
 
@@ -56,10 +57,8 @@ class Scene:
 
 def main() -> None:
     """Write the whole benchmark."""
-    from training.run import WORK
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "data" / "scenes")
+    parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()

@@ -15,11 +15,11 @@ from training.losses import cross_entropy
 from training.towers import VisionTower
 
 
-def cam_maps(tower: VisionTower, last_input: Tensor, texts: Tensor) -> Tensor:
-    """Compute the maps (b, k, patches) of k texts per image, relative to their mean over the texts.
+def cam_maps(tower: VisionTower, last_input: Tensor, texts: Tensor, asked: Tensor) -> Tensor:
+    """Compute the maps (b, k, patches) of k texts per image, relative to their mean over the texts that are `asked`.
 
-    `last_input` (b, 1 + patches, width) enters the last block; `texts` (b, k, d) are unit vectors times the scale. The
-    factor 1 / patches of the mean is left out.
+    `last_input` (b, 1 + patches, width) enters the last block; `texts` (b, k, d) are unit vectors times the scale;
+    `asked` (b, k) bool. The factor 1 / patches of the mean is left out.
     """
     block, patches = tower.blocks[-1], last_input.shape[1] - 1
     activations = block.norm1(last_input)[:, 1:]
@@ -27,7 +27,7 @@ def cam_maps(tower: VisionTower, last_input: Tensor, texts: Tensor) -> Tensor:
     on_patches = torch.cat([torch.zeros_like(shift), shift.expand(-1, patches, -1)], 1)
     pooled = tower.project(tower.norm_post(block(last_input, shift=on_patches))[:, 1:].mean(1))
     logits = (texts * functional.normalize(pooled.float(), dim=-1)[:, None]).sum(-1)  # b k
-    logits = logits - logits.mean(1, keepdim=True)
+    logits = logits - (logits * asked).sum(1, keepdim=True) / asked.sum(1, keepdim=True).clamp(min=1)
     slopes = [
         torch.autograd.grad(logits[:, i].sum(), shift, create_graph=True, retain_graph=True)[0]
         for i in range(texts.shape[1])
@@ -40,6 +40,22 @@ def cam_loss(maps: Tensor, owners: Tensor, present: Tensor) -> Tensor:
 
     Maps count in units of their own spread, as CaR stretches them to [0, 1] anyway; the background's is zero.
     """
-    spread = maps.std((1, 2), keepdim=True).clamp(min=1e-6)
+    maps = maps * present[..., None]
+    count = present.sum(1).view(-1, 1, 1).clamp(min=1) * maps.shape[2]
+    spread = (maps.square().sum((1, 2), keepdim=True) / count).sqrt().clamp(min=1e-6)
     logits = (3 * maps / spread).masked_fill(~present[..., None], -1e4).transpose(1, 2)
     return cross_entropy(functional.pad(logits, (1, 0)).log_softmax(-1), owners)
+
+
+def merge_namesakes(owners: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
+    """Let the first of several slots of one concept own what all of them own.
+
+    Takes the shares (b, p, 1 + slots) and concepts (b, slots), -1 where there is nothing. Returns the merged shares and
+    which slots are left, (b, slots) bool.
+    """
+    slots = torch.arange(concepts.shape[1], device=concepts.device)
+    first = (concepts[:, :, None] == concepts[:, None]).int().argmax(2)  # b slots
+    moved = torch.zeros_like(owners[..., 1:]).scatter_add(
+        2, first[:, None].expand(-1, owners.shape[1], -1), owners[..., 1:]
+    )
+    return torch.cat([owners[..., :1], moved], -1), (first == slots) & (concepts >= 0)

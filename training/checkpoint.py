@@ -21,12 +21,13 @@ class Progress:
     average: Clip
     optimizers: tuple[torch.optim.Optimizer, ...]
     seen: int = 0
-    table: Tensor | None = None  # vectors of the last step's table of texts; never saved
+    table: Tensor | None = None  # vectors of the last step's table of texts
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
+    def follow(self, plan: Plan) -> None:
         """Move the average towards the model; early on it follows faster."""
-        decay = min(decay, (1 + self.seen / 128) / (10 + self.seen / 128))
+        steps = self.seen / plan.batch
+        decay = min(plan.average_decay, (1 + steps) / (10 + steps))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
 
@@ -42,7 +43,7 @@ def load_progress(work: Path, plan: Plan, size: ClipSize, device: torch.device) 
         progress.average.load_state_dict(stored["average"])
         for optimizer, state in zip(progress.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        progress.seen = stored["seen"]
+        progress.seen, progress.table = stored["seen"], stored.get("table")
     return progress
 
 
@@ -55,6 +56,7 @@ def save_progress(progress: Progress, work: Path) -> None:
             "average": progress.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in progress.optimizers],
             "seen": progress.seen,
+            "table": progress.table,
             "size": asdict(progress.model.size),
         },
         partial,

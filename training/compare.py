@@ -18,8 +18,9 @@ from training.checkpoint import load_progress
 from training.concepts import CONCEPTS, CORE_COUNT
 from training.evaluate import evaluate, evaluation_set
 from training.export import export_clip
+from training.paths import WORK
 from training.plan import Plan
-from training.run import WORK, take_step
+from training.run import take_step
 from training.scenes import SpriteSheet
 from training.sprites import load_sprites
 from training.texts import make_tokenizer

@@ -6,21 +6,24 @@ and a class token that knows what a mark shows. The benchmark itself is measured
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
+from training.export import load_trained
 from training.marks import blur
+from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
-from training.sprites import Sprites
+from training.sprites import STYLES, Sprites, load_sprites
 from training.step import normalise
-from training.texts import TEMPLATES, tokenize
-from training.towers import Clip
+from training.texts import TEMPLATES, make_tokenizer, tokenize
+from training.towers import Clip, ImageFeatures
 
 SIDE_PX = 192
 COUNT = 96
@@ -35,11 +38,11 @@ class Questions:
     several: Scenes
 
 
-def evaluation_set(sprites: Sprites, device: torch.device) -> Questions:
-    """Draw the fixed scenes of the evaluation."""
-    held_out = sprites.of_styles(held_out=True)
-    rows = np.isin(held_out.concept, np.arange(CORE_COUNT))
-    core = Sprites(held_out.rgba[rows], held_out.concept[rows], held_out.style[rows])
+def evaluation_set(sprites: Sprites, device: torch.device, *, held_out: bool = True) -> Questions:
+    """Draw the fixed scenes of the evaluation: drawings held out, or seen in training; no one-colour icons."""
+    drawings = sprites.of_styles(held_out=held_out)
+    rows = (drawings.concept < CORE_COUNT) & (drawings.style != STYLES.index("mono"))
+    core = Sprites(drawings.rgba[rows], drawings.concept[rows], drawings.style[rows])
     weights = torch.ones(len(CONCEPTS))
     sheet = SpriteSheet(core, weights, device)
     generator = torch.Generator(device).manual_seed(SEED)
@@ -69,7 +72,7 @@ def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dic
     return scores
 
 
-def encode(model: Clip, images: Tensor):
+def encode(model: Clip, images: Tensor) -> ImageFeatures:
     """Encode images in [0, 1] in one go."""
     with torch.autocast(images.device.type, torch.bfloat16):
         return model.vision(normalise(images))
@@ -119,3 +122,16 @@ def dense_miou(logits: Tensor, scenes: Scenes, *, present_only: bool) -> float:
     table = table.view(CORE_COUNT + 1, CORE_COUNT + 1).float()
     union = table.sum(0) + table.sum(1) - table.diag()
     return (table.diag() / union.clamp(min=1))[union > 0].mean().item()
+
+
+def main() -> None:
+    """Measure a checkpoint on drawings never seen and on those seen: `python -m training.evaluate [checkpoint]`."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else WORK / "checkpoint.pt"
+    model, sprites, tokenizer = load_trained(path), load_sprites(WORK), make_tokenizer(WORK / "tokenizer")
+    for held_out, title in ((True, "held out"), (False, "seen")):
+        scores = evaluate(model, tokenizer, evaluation_set(sprites, torch.device("cpu"), held_out=held_out))
+        sys.stdout.write(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -11,24 +13,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig
 
+from training.paths import ASSETS, WORK
 from training.step import PIXEL_MEAN, PIXEL_STD
 from training.towers import HEAD_WIDTH, TEXT_POSITIONS, Block, Clip, ClipSize
 
+WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
 def export_clip(model: Clip, tokenizer: Path, folder: Path) -> None:
-    """Write weights, settings and tokenizer to `folder`; other files there stay."""
+    """Write weights, settings and tokenizer to `folder`, once all of them are made; other files there stay."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().half().contiguous().cpu() for name, value in named_weights(model).items()}
-    partial = folder / "model.safetensors.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.rename(folder / "model.safetensors")
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer / name, folder / name)
-    clip_config(model.size).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_processor(model.size.image_px), indent=2) + "\n")
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        part = Path(made)
+        save_file(weights, part / WEIGHTS_FILE, metadata={"format": "pt"})
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(tokenizer / name, part / name)
+        clip_config(model.size).save_pretrained(part)
+        (part / "preprocessor_config.json").write_text(json.dumps(_processor(model.size.image_px), indent=2) + "\n")
+        for file in sorted(part.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):  # weights last
+            file.chmod(0o644)
+            file.replace(folder / file.name)
 
 
 def clip_config(size: ClipSize) -> CLIPConfig:
@@ -119,10 +125,6 @@ def load_trained(path: Path) -> Clip:
 
 def main() -> None:
     """Export the last checkpoint as it is: `python -m training.export [folder]`."""
-    import sys
-
-    from training.run import ASSETS, WORK
-
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
     export_clip(load_trained(WORK / "checkpoint.pt"), WORK / "tokenizer", folder)
 

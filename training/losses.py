@@ -13,6 +13,7 @@ from torch.nn import functional
 
 BACKGROUND_ASKED = 23
 NOTHING_SHARE = 0.12  # a mask with less of its area on objects shows background
+LEAST_PATCHES = 0.7  # an object that shows less than so many patches is not spoken of
 
 
 def owner_shares(owners: Tensor, slots: int, patch_px: int) -> Tensor:
@@ -53,14 +54,17 @@ def patch_weights(target: Tensor, background_weight: float) -> Tensor:
     return background_weight + (1 - background_weight) * (1 - target[..., -1])
 
 
-def whole_target(target: Tensor) -> Tensor:
-    """Say what a whole (marked) image shows: objects by the root of their area, or background: (b, concepts + 1).
+def whole_target(target: Tensor, marked: Tensor) -> Tensor:
+    """Say what a whole image shows: objects by the root of their area, or background: (b, concepts + 1).
 
-    `target` holds shares of the patches that count, zero elsewhere.
+    `target` holds shares of the patches that count, zero elsewhere. A mark (`marked` (b,) bool) shows objects if they
+    fill enough of it; a plain image, if there is enough of them to be seen.
     """
     area = target.sum(1)
     objects = area[:, :-1]
-    shown = objects.sum(1, keepdim=True) / area.sum(1, keepdim=True).clamp(min=1e-6) > NOTHING_SHARE
+    patches = objects.sum(1, keepdim=True)
+    filling = patches / area.sum(1, keepdim=True).clamp(min=1e-6) > NOTHING_SHARE
+    shown = torch.where(marked[:, None], filling, patches > LEAST_PATCHES)
     weight = objects.sqrt() * shown
     background = (~shown).float()
     total = weight.sum(1, keepdim=True) + background

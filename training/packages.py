@@ -40,6 +40,7 @@ NPM_PACKAGES = (
     "emojibase-data@17.0.0",
 )
 DEBIAN_PACKAGE = "fonts-noto-color-emoji"
+NOTO_VERSION = "2.042"  # the held-out drawing; another version is another test
 
 
 def package_folder(work: Path, package: str) -> Path:
@@ -53,6 +54,7 @@ def fetch_packages(work: Path) -> None:
 
     Raises:
         subprocess.CalledProcessError: a client failed; its own message says why.
+        RuntimeError: the Debian package is of another version.
     """
     for package in NPM_PACKAGES:
         folder = package_folder(work, package)
@@ -91,5 +93,9 @@ def _fetch_debian(folder: Path) -> None:
     downloads = folder.parent / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=downloads, check=True)
-    archive = next(downloads.glob(f"{DEBIAN_PACKAGE}_*.deb"))
-    subprocess.run(["dpkg", "-x", str(archive), str(folder)], check=True)
+    archives = sorted(downloads.glob(f"{DEBIAN_PACKAGE}_{NOTO_VERSION}*.deb"))
+    if not archives:
+        raise RuntimeError(f"Expected version {NOTO_VERSION} of {DEBIAN_PACKAGE}, but apt-get has another one.")
+    partial = folder.with_name(folder.name + ".partial")
+    subprocess.run(["dpkg", "-x", str(archives[0]), str(partial)], check=True)
+    partial.rename(folder)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from training.concepts import CONCEPTS
+from training.paths import EXAMPLES, WORK
 from training.sprites import STYLES, Sprites, load_sprites
 
 SIZE = (384, 288)  # width, height
@@ -46,10 +47,8 @@ PICTURES = {
 
 def main() -> None:
     """Write every picture."""
-    from training.run import WORK
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1] / "examples")
+    parser.add_argument("folder", type=Path, nargs="?", default=EXAMPLES)
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
     sprites = load_sprites(arguments.work)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
+from training.restyle import ColourJitter
 from training.scenes import SceneRules
 
 
@@ -22,7 +23,13 @@ class Stage:
 
 # From the third stretch on, drawings are also redrawn: what helps on unseen drawings, once the seen ones are known.
 _REDRAWN = SceneRules(
-    max_objects=3, single_share=0.35, several_size=(0.28, 0.6), hue_share=0.2, warp=0.12, redraw_share=0.35
+    max_objects=3,
+    single_share=0.35,
+    several_size=(0.28, 0.6),
+    colour_jitter=ColourJitter(gain=0.2, offset=0.08, saturation=0.5, hue=0.15),
+    hue_share=0.2,
+    warp=0.12,
+    redraw_share=0.35,
 )
 
 
@@ -32,8 +39,8 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 1_550_000
-    cooldown_images: int = 600_000
+    total_images: int = 2_100_000
+    cooldown_images: int = 1_050_000
     warmup_images: int = 12_000
     peak_rate: float = 1.0e-3
     floor_rate: float = 2e-5
@@ -70,6 +77,11 @@ class Plan:
                 sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 128), (192, 144)),
                 rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
             ),
+            Stage(
+                start=1_850_000,
+                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((160, 128), (192, 144), (160, 224), (192, 192)),
+                rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.22, 0.5)),
+            ),
         )
     )
 
@@ -78,9 +90,10 @@ class Plan:
         return [stage for stage in self.stages if stage.start <= seen][-1]
 
     def rate(self, seen: int) -> float:
-        """Learning rate: a short rise, a long level stretch, a straight fall."""
+        """Learning rate: a short rise, a long level stretch, a straight fall, over half of a run that is cut short."""
         rise = min(1.0, (seen + self.batch) / self.warmup_images)
-        left = max(0.0, min(1.0, (self.total_images - seen) / self.cooldown_images))
+        cooldown = self.cooldown_images if self.total_images >= 2 * self.cooldown_images else self.total_images // 2
+        left = max(0.0, min(1.0, (self.total_images - seen) / cooldown))
         return self.floor_rate + (self.peak_rate - self.floor_rate) * rise * left
 
     def loss_weight(self, name: str) -> float:

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clip_as_rnn import load_segmenter
+from clip_as_rnn import Segmenter, load_segmenter
+from clip_as_rnn.build import ClipView
 from training.benchmark import RULES, Scene, benchmark_sprites, draw_scenes
 from training.concepts import CONCEPTS
-from training.sprites import load_sprites
+from training.paths import WORK
+from training.sprites import Sprites, load_sprites
 
 SEED = 99
 PROPOSERS = {
@@ -31,8 +33,6 @@ PROPOSERS = {
 
 def main() -> None:
     """Print one line per proposer and number of objects."""
-    from training.run import WORK
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--count", type=int, default=40)
@@ -50,7 +50,7 @@ def main() -> None:
             sys.stdout.flush()
 
 
-def _scenes_with(sprites, objects: int, count: int) -> list[Scene]:
+def _scenes_with(sprites: Sprites, objects: int, count: int) -> list[Scene]:
     rules = replace(RULES, max_objects=objects, single_share=float(objects == 1))
     generator, chance = torch.Generator().manual_seed(SEED), random.Random(SEED)
     found: list[Scene] = []
@@ -60,7 +60,7 @@ def _scenes_with(sprites, objects: int, count: int) -> list[Scene]:
     return found[:count]
 
 
-def _play(segmenter, scenes: list[Scene]) -> tuple[float, float]:
+def _play(segmenter: Segmenter[ClipView], scenes: list[Scene]) -> tuple[float, float]:
     right, share = [], []
     for scene in scenes:
         texts = [CONCEPTS[number].name for number in scene.concepts]

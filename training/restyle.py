@@ -7,6 +7,7 @@ pictures are premultiplied RGBA in [0, 1].
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,7 +29,19 @@ def warp(uv: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     return torch.stack([u + amount * (2 * chance[6] * v + wave_u), v + amount * (2 * chance[7] * u + wave_v)], -1)
 
 
-def recolour(layer: Tensor, colour: Tensor, far_share: float, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourJitter:
+    """How far natural colours vary: largest change of gain, offset and saturation, and the hue's spread in radians."""
+
+    gain: float = 0.15
+    offset: float = 0.06
+    saturation: float = 0.3
+    hue: float = 0.12
+
+
+def recolour(
+    layer: Tensor, colour: Tensor, jitter: ColourJitter, far_share: float, generator: torch.Generator
+) -> Tensor:
     """Tint the objects that have a colour's number; change the others' colours, `far_share` of them beyond nature."""
     n, device = len(layer), layer.device
     rgb, alpha = layer[:, :3], layer[:, 3:]
@@ -37,21 +50,29 @@ def recolour(layer: Tensor, colour: Tensor, far_share: float, generator: torch.G
     tint = palette[colour.clamp(min=0)][:, :, None, None]
     tint = tint + 0.06 * torch.randn(tint.shape, generator=generator, device=device)
     tinted = tint * (0.45 * alpha + 0.9 * luma)
-    jitter = torch.rand(3, n, 1, 1, 1, generator=generator, device=device) * 2 - 1
-    gain, offset, vivid = 1 + 0.2 * jitter[0], 0.08 * jitter[1], 1 + 0.5 * jitter[2]
+    chance = torch.rand(3, n, 1, 1, 1, generator=generator, device=device) * 2 - 1
+    gain, offset, vivid = (
+        1 + jitter.gain * chance[0],
+        jitter.offset * chance[1],
+        1 + jitter.saturation * chance[2],
+    )
     natural = (luma + (rgb - luma) * vivid) * gain + offset * alpha
-    natural = _turn_hue(natural, far_share, generator)
+    natural = _turn_hue(natural, jitter.hue, far_share, generator)
     mixed = torch.where((colour >= 0).view(n, 1, 1, 1), tinted, natural)
     return torch.cat([torch.minimum(mixed.clamp(min=0), alpha), alpha], 1)
 
 
-def redraw(layer: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Give `share` of the objects another tone curve, as many a shading, and half as many an outline."""
+def redraw(layer: Tensor, colour: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Give `share` of the objects another tone curve, as many a shading, and half as many an outline.
+
+    The curve differs by channel, which changes colours, except for objects that have a colour's number.
+    """
     n, _, h, w = layer.shape
     device = layer.device
     lot = torch.rand(3, n, 1, 1, 1, generator=generator, device=device)
     rgb, alpha = layer[:, :3], layer[:, 3:]
     gamma = (0.4 * torch.randn(n, 3, 1, 1, generator=generator, device=device)).exp()
+    gamma = torch.where((colour >= 0).view(n, 1, 1, 1), gamma[:, :1], gamma)
     curved = (rgb / alpha.clamp(min=1e-3)).clamp(1e-3, 1).pow(gamma) * alpha
     rgb = torch.where(lot[0] < share, curved, rgb)
     rgb = torch.where(lot[1] < share, rgb * _shading(n, (h, w), generator), rgb)
@@ -72,11 +93,11 @@ def _shading(n: int, size_hw: tuple[int, int], generator: torch.Generator) -> Te
     return (0.9 + 0.3 * (3 * (direction[0] * y + direction[1] * x) + 6.28 * phase).sin())[:, None]
 
 
-def _turn_hue(rgb: Tensor, far_share: float, generator: torch.Generator) -> Tensor:
-    """Rotate colours about the gray axis: a little for all, a lot for some."""
+def _turn_hue(rgb: Tensor, spread: float, far_share: float, generator: torch.Generator) -> Tensor:
+    """Rotate colours about the gray axis: a little for all, a lot for `far_share` of them."""
     n, device = len(rgb), rgb.device
     far = torch.rand(n, generator=generator, device=device) < far_share
-    angle = torch.randn(n, generator=generator, device=device) * torch.where(far, math.pi / 2, 0.15)
+    angle = torch.randn(n, generator=generator, device=device) * torch.where(far, math.pi / 2, spread)
     cos, sin = angle.cos().view(n, 1, 1), angle.sin().view(n, 1, 1) / math.sqrt(3)
     third = torch.full((3, 3), 1 / 3, device=device)
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device)

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,22 +15,23 @@ import torch
 from torch import distributed
 from transformers import CLIPTokenizer
 
+from training.benchmark import Scene
 from training.checkpoint import Progress, load_progress, save_progress
 from training.concepts import CONCEPTS, CORE_COUNT
-from training.evaluate import evaluate, evaluation_set
+from training.evaluate import Questions, evaluate, evaluation_set
 from training.export import export_clip
 from training.packages import fetch_packages
+from training.paths import ASSETS, WORK
 from training.plan import Plan
 from training.scenes import SpriteSheet
 from training.sprites import load_sprites
 from training.step import ALONE, WEIGHTS, Share, draw_batch, training_losses
 from training.texts import make_tokenizer
 from training.towers import Clip, ClipSize
+from training.watch import measure_car, watched_scenes
 
 logger = logging.getLogger("training")
 SAVE_EVERY_S = 60
-WORK = Path(__file__).parent / ".work"
-ASSETS = Path(__file__).parents[1] / "src" / "clip_as_rnn" / "assets" / "tiny"
 
 
 def main() -> None:
@@ -37,27 +39,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=WORK, help="where packages, sprites and checkpoints are kept")
     parser.add_argument("--out", type=Path, default=ASSETS, help="where the model is exported when training ends")
-    parser.add_argument("--images", type=int, default=Plan().total_images, help="how many scenes to train on")
+    parser.add_argument("--images", type=int, default=Plan().total_images, help="how many images to train on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
     parser.add_argument("--every", type=float, default=240, help="seconds between evaluations")
     arguments = parser.parse_args()
+    if Plan().batch % (2 * arguments.workers):
+        parser.error(f"--workers must divide {Plan().batch // 2}, the scenes of a batch, but is {arguments.workers}.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments.work.mkdir(parents=True, exist_ok=True)
     fetch_packages(arguments.work)
     load_sprites(arguments.work)
     make_tokenizer(arguments.work / "tokenizer")
     # One thread a worker and memory that is kept: twice as fast on a machine that others use as well.
+    os.environ["CLIP_AS_RNN_CACHE"] = "off"  # every evaluation has other text features
     os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
     with tempfile.TemporaryDirectory() as folder:
-        arguments.meeting = f"{folder}/meeting"
-        torch.multiprocessing.spawn(_work, (arguments,), nprocs=arguments.workers)
+        torch.multiprocessing.spawn(_work, (arguments, f"file://{folder}/meeting"), nprocs=arguments.workers)
 
 
-def _work(worker: int, arguments: argparse.Namespace) -> None:
+def _work(worker: int, arguments: argparse.Namespace, meeting: str) -> None:
     logging.basicConfig(level=logging.INFO if worker == 0 else logging.WARNING, format="%(asctime)s %(message)s")
     share = Share(worker, arguments.workers)
-    meeting = f"file://{arguments.meeting}"
     distributed.init_process_group("gloo", meeting, rank=worker, world_size=share.workers, timeout=timedelta(hours=1))
     plan = Plan(total_images=arguments.images)
     progress = train(plan, arguments.work, torch.device(arguments.device), share, every_s=arguments.every)
@@ -72,7 +75,7 @@ def train(plan: Plan, work: Path, device: torch.device, share: Share, *, every_s
     weights = torch.ones(len(CONCEPTS))
     weights[:CORE_COUNT] = plan.core_weight
     sheet = SpriteSheet(sprites.of_styles(held_out=False), weights, device)
-    questions = evaluation_set(sprites, device)
+    questions, scenes = evaluation_set(sprites, device), watched_scenes(sprites)
     tokenizer = make_tokenizer(work / "tokenizer")
     progress = load_progress(work, plan, ClipSize(vocabulary=len(tokenizer)), device)
     last = saved = time.monotonic()
@@ -85,13 +88,13 @@ def train(plan: Plan, work: Path, device: torch.device, share: Share, *, every_s
                 "%d images, %s", progress.seen, " ".join(f"{name} {value:.3f}" for name, value in tally.items())
             )
         if share.worker == 0 and time.monotonic() - last > every_s:
-            report(progress, work, evaluate(progress.average, tokenizer, questions))
+            report(progress, work, questions, scenes)
             last = time.monotonic()
         if share.worker == 0 and time.monotonic() - saved > SAVE_EVERY_S:
             save_progress(progress, work)
             saved = time.monotonic()
     if share.worker == 0:
-        report(progress, work, evaluate(progress.average, tokenizer, questions))
+        report(progress, work, questions, scenes)
     return progress
 
 
@@ -115,7 +118,7 @@ def take_step(
             group["lr"] = plan.rate(progress.seen)
         optimizer.step()
     progress.seen += plan.batch
-    progress.follow(plan.average_decay)
+    progress.follow(plan)
     return {name: value.item() for name, value in found.items()}
 
 
@@ -130,12 +133,14 @@ def _average_gradients(model: Clip, share: Share) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def report(progress: Progress, work: Path, scores: dict[str, float]) -> None:
-    """Save everything and write one line on how far it came."""
+def report(progress: Progress, work: Path, questions: Questions, scenes: Sequence[Scene]) -> None:
+    """Save everything and write one line on how far it came: the CLIP by itself, and CaR with it."""
     save_progress(progress, work)
-    line = f"{time.strftime('%H:%M:%S')} {progress.seen} images: " + ", ".join(
-        f"{k} {v:.3f}" for k, v in scores.items()
-    )
+    words = work / "tokenizer"
+    scores = evaluate(progress.average, make_tokenizer(words), questions)
+    parts = [f"{name} {value:.3f}" for name, value in scores.items()]
+    parts.append(f"CaR: {measure_car(progress.average, words, work / 'latest', scenes)}")
+    line = f"{time.strftime('%H:%M:%S')} {progress.seen} images: {', '.join(parts)}"
     logger.info(line)
     with (work / "status.txt").open("a") as status:
         status.write(line + "\n")

@@ -6,7 +6,7 @@ Knows nothing of texts or models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from training.backgrounds import draw_backgrounds
 from training.concepts import COLOURS
-from training.restyle import recolour, redraw, warp
+from training.restyle import ColourJitter, recolour, redraw, warp
 from training.sprites import STYLES, Sprites
 
 LEVELS = 3  # sprite sheet at full, half and quarter size, so that small objects are not aliased
@@ -31,6 +31,7 @@ class SceneRules:
     tint_share: float = 0.15
     empty_share: float = 0.03
     max_angle: float = 0.35  # radians
+    colour_jitter: ColourJitter = field(default_factory=ColourJitter)
     hue_share: float = 0.1  # of the objects in natural colours, whose hue is turned far
     grain: float = 0.08
     warp: float = 0.0  # of the sprite's half side
@@ -105,9 +106,9 @@ def compose(
         if rules.warp:
             to_sprite = warp(to_sprite, rules.warp, generator)
         layer = _paste(sheet, chosen, to_sprite, reach * min(size_hw))
-        layer = recolour(layer, colour, rules.hue_share, generator)
+        layer = recolour(layer, colour, rules.colour_jitter, rules.hue_share, generator)
         if rules.redraw_share:
-            layer = redraw(layer, rules.redraw_share, generator)
+            layer = redraw(layer, colour, rules.redraw_share, generator)
         canvas[rows] = layer[:, :3] + canvas[rows] * (1 - layer[:, 3:])
         owners[rows] = torch.where(layer[:, 3] > 0.5, slot + 1, owners[rows])
         concepts[rows, slot] = sheet.concept[chosen]

@@ -11,14 +11,16 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from training.concepts import CONCEPTS, Concept
-from training.packages import noto_font, package_folder
+from training.packages import NOTO_VERSION, NPM_PACKAGES, noto_font, package_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,6 @@ _MONO_ALIASES = {
     "airplane": ("plane",),
     "television": ("tv",),
     "guitar": ("guitar-acoustic", "guitar-electric"),
-    "bear": ("bear-face",),
     "fish": ("fish", "fish-fins"),
     "umbrella": ("umbrella", "umbrella-closed"),
     "dog": ("dog", "dog-side", "sitting-dog"),
@@ -85,15 +86,26 @@ class Sprites:
 
 
 def load_sprites(work: Path) -> Sprites:
-    """Read the table of sprites, drawing it first if it is not there."""
+    """Read the table of sprites, drawing it first if it is not there or was drawn for other concepts or packages."""
     path = work / "sprites.npz"
-    if not path.exists():
-        sprites = draw_sprites(work)
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, rgba=sprites.rgba, concept=sprites.concept, style=sprites.style)
-        partial.rename(path)
-    with np.load(path, allow_pickle=False) as stored:
-        return Sprites(stored["rgba"], stored["concept"], stored["style"])
+    made_for = _describe_sources()
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            if "made_for" in stored and str(stored["made_for"]) == made_for:
+                return Sprites(stored["rgba"], stored["concept"], stored["style"])
+    sprites = draw_sprites(work)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(
+        partial, rgba=sprites.rgba, concept=sprites.concept, style=sprites.style, made_for=np.array(made_for)
+    )
+    partial.rename(path)
+    return sprites
+
+
+def _describe_sources() -> str:
+    """Name all that the table's numbers stand for and come from."""
+    concepts = [(concept.name, concept.codes) for concept in CONCEPTS]
+    return json.dumps([concepts, STYLES, NPM_PACKAGES, NOTO_VERSION, SPRITE_SIDE_PX])
 
 
 def draw_sprites(work: Path) -> Sprites:
@@ -167,14 +179,11 @@ def _iconify(work: Path, package: str, slugs: set[str], *, squash: bool = False,
             yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{body}</svg>'
 
 
-_ICONIFY: dict[Path, dict] = {}
-
-
-def _read_iconify(work: Path, package: str) -> dict:
+@cache
+def _read_iconify(work: Path, package: str) -> dict[str, Any]:
     path = package_folder(work, f"@iconify-json/{package}") / "icons.json"
-    if path not in _ICONIFY:
-        _ICONIFY[path] = json.loads(path.read_text())
-    return _ICONIFY[path]
+    table: dict[str, Any] = json.loads(path.read_text())
+    return table
 
 
 def _fill_outline(icon: Image.Image) -> Image.Image:
@@ -195,25 +204,20 @@ def _render_svg(svg: str) -> Image.Image:
     return Image.open(io.BytesIO(png)).convert("RGBA")
 
 
-_NOTO: dict[Path, dict[str, Image.Image]] = {}
-
-
+@cache
 def _noto_bitmaps(work: Path) -> dict[str, Image.Image]:
     """Read the colour bitmaps of the Noto font by code point."""
     from fontTools.ttLib import TTFont
 
-    path = noto_font(work)
-    if path not in _NOTO:
-        font = TTFont(path)
-        strike = font["CBDT"].strikeData[0]
-        wanted = {int(code, 16) for concept in CONCEPTS for code in concept.codes}
-        cmap = {point: name for point, name in font.getBestCmap().items() if point in wanted}
-        _NOTO[path] = {
-            f"{point:x}": Image.open(io.BytesIO(strike[name].imageData)).convert("RGBA")
-            for point, name in cmap.items()
-            if name in strike
-        }
-    return _NOTO[path]
+    font = TTFont(noto_font(work))
+    strike = font["CBDT"].strikeData[0]
+    wanted = {int(code, 16) for concept in CONCEPTS for code in concept.codes}
+    cmap = {point: name for point, name in font.getBestCmap().items() if point in wanted}
+    return {
+        f"{point:x}": Image.open(io.BytesIO(strike[name].imageData)).convert("RGBA")
+        for point, name in cmap.items()
+        if name in strike
+    }
 
 
 def _to_square(picture: Image.Image) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from training import losses
-from training.cam import cam_loss, cam_maps
+from training.cam import cam_loss, cam_maps, merge_namesakes
 from training.concepts import CONCEPTS
 from training.marks import choose_masks, mark_images
 from training.plan import Plan
@@ -22,7 +22,6 @@ from training.towers import Clip, ImageFeatures
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 BACKGROUND_WEIGHT = 0.35  # of a background patch, for there are many
-LEAST_PATCHES = 0.7  # an object that shows less than so many patches is not spoken of
 WEIGHTS = {  # those of local supervision, in `Plan`, multiply them
     "cam": 1.0,
     "patch": 1.0,
@@ -115,7 +114,8 @@ def measure_truth(batch: Batch, patch_px: int) -> Truth:
     owners = losses.owner_shares(scenes.owners, scenes.concepts.shape[1], patch_px)
     concepts = losses.concept_shares(owners, scenes.concepts, len(CONCEPTS))
     visible = functional.avg_pool2d(batch.masks[:, None].float(), patch_px).flatten(1)
-    return Truth(owners, concepts, visible, losses.whole_target(concepts * visible[..., None]))
+    is_marked = torch.arange(len(owners), device=owners.device) < batch.marked
+    return Truth(owners, concepts, visible, losses.whole_target(concepts * visible[..., None], is_marked))
 
 
 def training_losses(
@@ -147,8 +147,12 @@ def plain_cam_loss(model: Clip, features: ImageFeatures, truth: Truth, batch: Ba
     """Compare the gradient CAMs of the names that a plain scene shows with where it shows them."""
     plain = slice(batch.marked, None)
     concepts = batch.scenes.concepts[plain]
-    maps = cam_maps(model.vision, features.last_input[plain], scaled_table[concepts.clamp(min=0)])
-    return cam_loss(maps, truth.owners[plain], concepts >= 0)
+    owners, present = merge_namesakes(truth.owners[plain], concepts)
+    ground = scaled_table[len(CONCEPTS) :].mean(0).expand(len(concepts), 1, -1)  # what every name is set against
+    texts = torch.cat([scaled_table[concepts.clamp(min=0)], ground], 1)
+    asked = functional.pad(present, (0, 1), value=True)
+    maps = cam_maps(model.vision, features.last_input[plain], texts, asked)
+    return cam_loss(maps[:, :-1], owners, present)
 
 
 def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, marked: int) -> dict[str, Tensor]:
@@ -187,13 +191,13 @@ def write_words(batch: Batch, truth: Truth, rng: random.Random) -> Words:
     scenes, marked = batch.scenes, batch.marked
     concepts, colours = scenes.concepts.tolist(), scenes.colours.tolist()
     drawn = truth.owners[marked:, :, 1:].sum(1) * (scenes.concepts[marked:] >= 0)
-    objects = (drawn > LEAST_PATCHES).nonzero()
+    objects = (drawn > losses.LEAST_PATCHES).nonzero()
     objects[:, 0] += marked
     some = rng.sample(range(len(objects)), min(len(objects), marked // 2))
     chosen = objects[torch.tensor(some, dtype=torch.long)]
     phrases = [object_phrase(concepts[i][k], colours[i][k], rng) for i, k in chosen.tolist()]
     left = truth.owners[..., 1:] * truth.visible[..., None]  # b patches slots
-    shown = (left.sum(1) > LEAST_PATCHES).tolist()
+    shown = (left.sum(1) > losses.LEAST_PATCHES).tolist()
     h, w = scenes.owners.shape[-2:]
     centres = _centres(left, round((left.shape[1] * h / w) ** 0.5))
     # Captions cost as much as images, so only a part of the scenes has one.

@@ -10,14 +10,16 @@ import argparse
 import ast
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from clip_as_rnn import load_segmenter
+from clip_as_rnn import Segmentation, Segmenter, load_segmenter
+from clip_as_rnn.build import ClipView
 
 
 @dataclass(slots=True)
@@ -36,6 +38,11 @@ class Tally:
         for number in range(1, classes):
             self.asked[number in present] += 1
             self.kept[number in present] += number in found
+
+    def judge(self, truth: np.ndarray, result: Segmentation, classes: Sequence[str]) -> None:
+        """Count one result; the truth holds 0 and i + 1 for class i."""
+        numbers = np.array([0, *(classes.index(text) + 1 for text in result.texts)])
+        self.add(truth, numbers[result.label_map()], set(numbers[1:].tolist()))
 
     def miou(self) -> float:
         """Mean IoU over the background and every class."""
@@ -72,7 +79,7 @@ def scene_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def combinations(assignments: list[str]) -> Iterator[dict]:
+def combinations(assignments: list[str]) -> Iterator[dict[str, Any]]:
     """Yield every combination of `name=value|value` assignments."""
     names = [assignment.split("=", 1)[0] for assignment in assignments]
     values = [[_read(v) for v in assignment.split("=", 1)[1].split("|")] for assignment in assignments]
@@ -87,7 +94,7 @@ def _read(value: str) -> object:
         return value
 
 
-def measure(segmenter, folder: Path, split: str, count: int, *, present_only: bool) -> Tally:
+def measure(segmenter: Segmenter[ClipView], folder: Path, split: str, count: int, *, present_only: bool) -> Tally:
     """Segment scenes and compare with the truth."""
     classes = (folder / "classes.txt").read_text().split("\n")[:-1]
     names = (folder / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
@@ -97,8 +104,7 @@ def measure(segmenter, folder: Path, split: str, count: int, *, present_only: bo
         truth = np.asarray(Image.open(folder / "SegmentationClass" / f"{name}.png")).astype(np.int64)
         present = [classes[i - 1] for i in np.unique(truth) if i > 0]
         result = segmenter.segment(folder / "JPEGImages" / f"{name}.jpg", present if present_only else classes)
-        numbers = np.array([0, *(classes.index(text) + 1 for text in result.texts)])
-        tally.add(truth, numbers[result.label_map()], set(numbers[1:].tolist()))
+        tally.judge(truth, result, classes)
     return tally
 
 

@@ -14,6 +14,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.prompts import (
     BACKGROUND_GROUPS,
     BACKGROUND_RELEASE,
+    COMMON_THINGS,
     ORIGAMI,
     PHOTO_TEMPLATES,
     VISUAL_PROMPTS,
@@ -179,9 +180,10 @@ _TINY = _variant(
         "classifier": BUNDLED,
         "proposals": "dense",
         "background_texts": BACKGROUND_RELEASE,
+        "contrast_texts": BACKGROUND_RELEASE + COMMON_THINGS,
         "affinity_layers": 0,
         "mask_threshold": 0.2,
-        "score_threshold": 0.2,  # for many texts; one alone has less to lose against, and wants about 0.6
+        "score_threshold": 0.2,
         "visual_prompts": ("black",),
         "max_side_px": 256,  # about what it was trained on
         "crf_max_side_px": 640,

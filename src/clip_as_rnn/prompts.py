@@ -58,6 +58,13 @@ BACKGROUND_RELEASE: tuple[str, ...] = (
     "bridge",
 )
 
+# Things of many kinds, for contrast: a text asked alone then has something of its own kind to lose against (ours).
+COMMON_THINGS: tuple[str, ...] = (
+    *("lion", "camel", "mouse", "frog", "dolphin", "bee"),
+    *("tractor", "traffic light", "clock", "camera", "key", "glasses", "shoe", "drum", "balloon"),
+    *("cup", "cake", "bread", "pineapple", "tomato", "sunflower", "potted plant"),
+)
+
 # The 112 background texts of the paper, in its three groups.
 BACKGROUND_GROUPS: Mapping[str, tuple[str, ...]] = {
     "terrestrial": (

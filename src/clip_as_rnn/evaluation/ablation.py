@@ -19,7 +19,7 @@ from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.evaluation.tasks import ReferringTask, Task
-from clip_as_rnn.prompts import BACKGROUND_RELEASE, VISUAL_PROMPTS
+from clip_as_rnn.prompts import BACKGROUND_RELEASE, COMMON_THINGS, VISUAL_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,17 @@ def _proposals(_: SegmenterConfig) -> Iterator[Variant]:
         yield Variant("proposals", name, {"proposals": source, "affinity_layers": layers})
 
 
-def _contrast(config: SegmenterConfig) -> Iterator[Variant]:
-    """Yield the contrast texts of the settings (the release's background texts where they have none) and none."""
-    texts = config.contrast_texts or BACKGROUND_RELEASE
+def _contrast(_: SegmenterConfig) -> Iterator[Variant]:
+    """Yield no contrast texts, grounds alone, and grounds with common things, for all texts at once and one by one."""
+    choices: dict[str, tuple[str, ...]] = {
+        "off": (),
+        "23 grounds": BACKGROUND_RELEASE,
+        "grounds and things": BACKGROUND_RELEASE + COMMON_THINGS,
+    }
     askings: tuple[tuple[Asking | None, str], ...] = ((None, ""), ("each", ", each text alone"))
     for asking, suffix in askings:
-        yield Variant("contrast", f"off{suffix}", {"contrast_texts": ()}, asking=asking)
-        yield Variant("contrast", f"on{suffix}", {"contrast_texts": texts}, asking=asking)
+        for name, texts in choices.items():
+            yield Variant("contrast", f"{name}{suffix}", {"contrast_texts": texts}, asking=asking)
 
 
 def _thresholds(config: SegmenterConfig) -> Iterator[Variant]:
