@@ -17,7 +17,7 @@ import torch
 from training.checkpoint import load_progress
 from training.concepts import CONCEPTS, CORE_COUNT
 from training.evaluate import evaluate, evaluation_set
-from training.export import export_clip
+from training.export import IMAGE_PX, export_clip
 from training.paths import WORK
 from training.plan import Plan
 from training.run import take_step
@@ -54,7 +54,7 @@ def main() -> None:
         plan = replace(plan, total_images=end, cooldown_images=arguments.images // 5)
         while progress.seen < end:
             take_step(progress, plan, sheet, tokenizer)
-        export_clip(progress.average, tokenizer=WORK / "tokenizer", folder=folder / "model")
+        export_clip(progress.average, tokenizer=WORK / "tokenizer", folder=folder / "model", image_px=IMAGE_PX)
         scores = evaluate(progress.average, tokenizer, questions)
         sys.stdout.write(f"{kind}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + "\n")
         sys.stdout.flush()

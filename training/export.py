@@ -6,35 +6,53 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPConfig
 
 from training.paths import ASSETS, WORK
 from training.step import PIXEL_MEAN, PIXEL_STD
 from training.towers import HEAD_WIDTH, TEXT_POSITIONS, Block, Clip, ClipSize
 
+POSITIONS = "vision_model.embeddings.position_embedding.weight"
+IMAGE_PX = 224  # trained at 192 and less on average, the classifier names best at this size
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
-def export_clip(model: Clip, tokenizer: Path, folder: Path) -> None:
-    """Write weights, settings and tokenizer to `folder`, once all of them are made; other files there stay."""
+def export_clip(model: Clip, tokenizer: Path, folder: Path, *, image_px: int | None = None) -> None:
+    """Write weights, settings and tokenizer to `folder`, once all of them are made; other files there stay.
+
+    `image_px` is the side of the images that the exported model shall want, where that is not the trained one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().half().contiguous().cpu() for name, value in named_weights(model).items()}
+    size = replace(model.size, image_px=image_px or model.size.image_px)
+    named = named_weights(model)
+    named[POSITIONS] = grow_positions(named[POSITIONS], size.image_px // size.patch_px)
+    weights = {name: value.detach().half().contiguous().cpu() for name, value in named.items()}
     with tempfile.TemporaryDirectory(dir=folder) as made:
         part = Path(made)
         save_file(weights, part / WEIGHTS_FILE, metadata={"format": "pt"})
         for name in TOKENIZER_FILES:
             shutil.copyfile(tokenizer / name, part / name)
-        clip_config(model.size).save_pretrained(part)
-        (part / "preprocessor_config.json").write_text(json.dumps(_processor(model.size.image_px), indent=2) + "\n")
+        clip_config(size).save_pretrained(part)
+        (part / "preprocessor_config.json").write_text(json.dumps(_processor(size.image_px), indent=2) + "\n")
         for file in sorted(part.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):  # weights last
             file.chmod(0o644)
             file.replace(folder / file.name)
+
+
+def grow_positions(table: Tensor, side: int) -> Tensor:
+    """Interpolate a square table of position embeddings (1 + n * n, width) to another side; the class token's stays."""
+    old = round((len(table) - 1) ** 0.5)
+    square = table[1:].T.reshape(1, -1, old, old)
+    grown = functional.interpolate(square, size=(side, side), mode="bilinear", align_corners=False)
+    return torch.cat([table[:1], grown.flatten(2)[0].T])
 
 
 def clip_config(size: ClipSize) -> CLIPConfig:
@@ -65,7 +83,7 @@ def named_weights(model: Clip) -> dict[str, Tensor]:
         "text_projection.weight": text.project.weight,
         "vision_model.embeddings.class_embedding": vision.cls,
         "vision_model.embeddings.patch_embedding.weight": vision.patch.weight.view(-1, 3, p, p),
-        "vision_model.embeddings.position_embedding.weight": vision.position,
+        POSITIONS: vision.position,
         "text_model.embeddings.token_embedding.weight": text.token.weight,
         "text_model.embeddings.position_embedding.weight": text.position,
     }
@@ -126,7 +144,7 @@ def load_trained(path: Path) -> Clip:
 def main() -> None:
     """Export the last checkpoint as it is: `python -m training.export [folder]`."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
-    export_clip(load_trained(WORK / "checkpoint.pt"), WORK / "tokenizer", folder)
+    export_clip(load_trained(WORK / "checkpoint.pt"), WORK / "tokenizer", folder, image_px=IMAGE_PX)
 
 
 if __name__ == "__main__":

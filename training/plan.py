@@ -39,8 +39,8 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 2_100_000
-    cooldown_images: int = 1_050_000
+    total_images: int = 2_000_000
+    cooldown_images: int = 720_000
     warmup_images: int = 12_000
     peak_rate: float = 1.0e-3
     floor_rate: float = 2e-5

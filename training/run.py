@@ -19,7 +19,7 @@ from training.benchmark import Scene
 from training.checkpoint import Progress, load_progress, save_progress
 from training.concepts import CONCEPTS, CORE_COUNT
 from training.evaluate import Questions, evaluate, evaluation_set
-from training.export import export_clip
+from training.export import IMAGE_PX, export_clip
 from training.packages import fetch_packages
 from training.paths import ASSETS, WORK
 from training.plan import Plan
@@ -65,7 +65,7 @@ def _work(worker: int, arguments: argparse.Namespace, meeting: str) -> None:
     plan = Plan(total_images=arguments.images)
     progress = train(plan, arguments.work, torch.device(arguments.device), share, every_s=arguments.every)
     if worker == 0:
-        export_clip(progress.average, arguments.work / "tokenizer", arguments.out)
+        export_clip(progress.average, arguments.work / "tokenizer", arguments.out, image_px=IMAGE_PX)
     distributed.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ import torch
 from clip_as_rnn import load_segmenter
 from training.benchmark import RULES, Scene, benchmark_sprites, draw_scenes
 from training.concepts import CORE_CONCEPTS
-from training.export import export_clip
+from training.export import IMAGE_PX, export_clip
 from training.sprites import Sprites
 from training.towers import Clip
 from training.tune import Tally
@@ -29,7 +29,7 @@ def watched_scenes(sprites: Sprites) -> list[Scene]:
 
 def measure_car(model: Clip, tokenizer: Path, folder: Path, scenes: list[Scene]) -> str:
     """Export the model into `folder`, ask all names on every scene, and say mIoU and what was kept in one line."""
-    export_clip(model, tokenizer, folder)
+    export_clip(model, tokenizer, folder, image_px=IMAGE_PX)
     segmenter = load_segmenter("tiny", model=folder, classifier=folder)
     tally = Tally(np.zeros((len(NAMES) + 1,) * 2, dtype=np.int64))
     for scene in scenes:

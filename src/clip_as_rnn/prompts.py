@@ -60,9 +60,13 @@ BACKGROUND_RELEASE: tuple[str, ...] = (
 
 # Things of many kinds, for contrast: a text asked alone then has something of its own kind to lose against (ours).
 COMMON_THINGS: tuple[str, ...] = (
-    *("lion", "camel", "mouse", "frog", "dolphin", "bee"),
-    *("tractor", "traffic light", "clock", "camera", "key", "glasses", "shoe", "drum", "balloon"),
-    *("cup", "cake", "bread", "pineapple", "tomato", "sunflower", "potted plant"),
+    *("lion", "monkey", "mouse", "chicken", "frog", "whale", "dolphin"),
+    *("crab", "bee", "spider", "camel", "helicopter", "tractor", "couch"),
+    *("clock", "bottle", "cup", "hamburger", "cake", "donut", "bread"),
+    *("watermelon", "pineapple", "orange", "tomato", "mushroom", "sunflower", "palm tree"),
+    *("key", "scissors", "camera", "light bulb", "balloon", "basketball", "drum"),
+    *("hat", "shoe", "shirt", "glasses", "crown", "traffic light", "teddy bear"),
+    "potted plant",
 )
 
 # The 112 background texts of the paper, in its three groups.
