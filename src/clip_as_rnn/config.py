@@ -183,7 +183,7 @@ _TINY = _variant(
         "contrast_texts": BACKGROUND_RELEASE + COMMON_THINGS,
         "affinity_layers": 0,
         "mask_threshold": 0.2,
-        "score_threshold": 0.15,
+        "score_threshold": 0.14,
         "visual_prompts": ("black",),
         "max_side_px": 256,  # about what it was trained on
         "crf_max_side_px": 640,
