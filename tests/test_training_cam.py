@@ -59,6 +59,15 @@ def test_texts_that_are_not_there_do_not_count():
     torch.testing.assert_close(padded, alone)
 
 
+def test_a_scene_that_shows_nothing_has_no_slope():
+    maps = torch.randn(1, 2, 6, requires_grad=True)
+    owners = torch.zeros(1, 6, 3)
+    owners[..., 0] = 1
+    cam_loss(maps, owners, torch.zeros(1, 2, dtype=torch.bool)).backward()
+    assert maps.grad is not None
+    assert not maps.grad.any()
+
+
 def test_two_objects_of_one_name_are_one():
     owners = torch.tensor([[[0.5, 0.2, 0.0, 0.3, 0.0]]])  # one patch, four slots
     merged, present = merge_namesakes(owners, torch.tensor([[7, 9, 7, -1]]))

@@ -42,7 +42,8 @@ def cam_loss(maps: Tensor, owners: Tensor, present: Tensor) -> Tensor:
     """
     maps = maps * present[..., None]
     count = present.sum(1).view(-1, 1, 1).clamp(min=1) * maps.shape[2]
-    spread = (maps.square().sum((1, 2), keepdim=True) / count).sqrt().clamp(min=1e-6)
+    # Within the root, for its slope at zero is infinite, and a scene may show nothing.
+    spread = (maps.square().sum((1, 2), keepdim=True) / count + 1e-12).sqrt()
     logits = (3 * maps / spread).masked_fill(~present[..., None], -1e4).transpose(1, 2)
     return cross_entropy(functional.pad(logits, (1, 0)).log_softmax(-1), owners)
 
