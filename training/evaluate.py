@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from training.benchmark import benchmark_sprites
 from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
 from training.export import load_trained
 from training.marks import blur
 from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
-from training.sprites import STYLES, Sprites, load_sprites
+from training.sprites import Sprites, load_sprites
 from training.step import normalise
 from training.texts import TEMPLATES, make_tokenizer, tokenize
 from training.towers import Clip, ImageFeatures
@@ -40,11 +41,7 @@ class Questions:
 
 def evaluation_set(sprites: Sprites, device: torch.device, *, held_out: bool = True) -> Questions:
     """Draw the fixed scenes of the evaluation: drawings held out, or seen in training; no one-colour icons."""
-    drawings = sprites.of_styles(held_out=held_out)
-    rows = (drawings.concept < CORE_COUNT) & (drawings.style != STYLES.index("mono"))
-    core = Sprites(drawings.rgba[rows], drawings.concept[rows], drawings.style[rows])
-    weights = torch.ones(len(CONCEPTS))
-    sheet = SpriteSheet(core, weights, device)
+    sheet = SpriteSheet(benchmark_sprites(sprites, held_out=held_out), torch.ones(len(CONCEPTS)), device)
     generator = torch.Generator(device).manual_seed(SEED)
     calm = {"tint_share": 0.0, "empty_share": 0.0, "max_angle": 0.2}
     one = SceneRules(max_objects=1, single_share=1.0, single_size=(0.5, 0.9), **calm)

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPConfig
 
 from training.paths import ASSETS, WORK
@@ -33,7 +32,7 @@ def export_clip(model: Clip, tokenizer: Path, folder: Path, *, image_px: int | N
     folder.mkdir(parents=True, exist_ok=True)
     size = replace(model.size, image_px=image_px or model.size.image_px)
     named = named_weights(model)
-    named[POSITIONS] = grow_positions(named[POSITIONS], size.image_px // size.patch_px)
+    named[POSITIONS] = model.vision.positions((size.grid, size.grid))
     weights = {name: value.detach().half().contiguous().cpu() for name, value in named.items()}
     with tempfile.TemporaryDirectory(dir=folder) as made:
         part = Path(made)
@@ -45,14 +44,6 @@ def export_clip(model: Clip, tokenizer: Path, folder: Path, *, image_px: int | N
         for file in sorted(part.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):  # weights last
             file.chmod(0o644)
             file.replace(folder / file.name)
-
-
-def grow_positions(table: Tensor, side: int) -> Tensor:
-    """Interpolate a square table of position embeddings (1 + n * n, width) to another side; the class token's stays."""
-    old = round((len(table) - 1) ** 0.5)
-    square = table[1:].T.reshape(1, -1, old, old)
-    grown = functional.interpolate(square, size=(side, side), mode="bilinear", align_corners=False)
-    return torch.cat([table[:1], grown.flatten(2)[0].T])
 
 
 def clip_config(size: ClipSize) -> CLIPConfig:
