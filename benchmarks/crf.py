@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib
-from clip_as_rnn.refine.crf import Bilateral, DenseCrf, Gaussian, refine
+from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian, refine
 
 PHOTO = Path(__file__).parents[1] / "tests" / "golden" / "crf_open_5.npz"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-crf.md"

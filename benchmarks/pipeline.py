@@ -21,10 +21,10 @@ from rich.markdown import Markdown
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
-from clip_as_rnn.build import ClipStages, ClipView, LoadedModels, assemble
-from clip_as_rnn.clip import Clip, Preparation
 from clip_as_rnn.config import PRESETS, with_settings
-from clip_as_rnn.preparation import patch_pixels
+from clip_as_rnn.encoders.clip import Clip, Preparation
+from clip_as_rnn.encoders.preprocess import patch_pixels
+from clip_as_rnn.loading import ClipStages, ClipView, LoadedModels, assemble
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 

@@ -61,7 +61,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[SegmenterConfig, str, s
         calls.append((preset, device, dtype))
         return FakeSegmenter(preset)
 
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load)
+    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", load)
     return calls
 
 

@@ -7,7 +7,7 @@ import torch
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.masks import grow_masks
+from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
 

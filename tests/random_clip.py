@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from clip_as_rnn.clip import Clip, Preparation
+from clip_as_rnn.encoders.clip import Clip, Preparation
 
 GOLDEN = Path(__file__).parent / "golden"
 CLIP_PREPARATION = Preparation(32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

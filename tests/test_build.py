@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_as_rnn import build
-from clip_as_rnn.build import choose_device, choose_dtype, load_segmenter
+from clip_as_rnn import loading
 from clip_as_rnn.config import PRESETS, SegmenterConfig
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine.finishing import finish
+from clip_as_rnn.loading import choose_device, choose_dtype, load_segmenter
+from clip_as_rnn.refine.crf import finish
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {"model": GOLDEN / "generator", "classifier": GOLDEN / "classifier", "device": "cpu", "dtype": "float32"}
@@ -60,7 +60,7 @@ def test_the_official_presets_take_images_of_any_size(size_hw):
 @pytest.mark.parametrize(("limit_px", "long_side_px"), [(None, 96), (120, 120), (640, 160)])
 def test_the_crf_works_at_a_size_of_its_own(segmenter, monkeypatch, limit_px, long_side_px):
     seen = []
-    monkeypatch.setattr(build, "finish", lambda image, *rest: seen.append(image.shape) or finish(image, *rest))
+    monkeypatch.setattr(loading, "finish", lambda image, *rest: seen.append(image.shape) or finish(image, *rest))
     result = segmenter.replace(max_steps=0, crf_max_side_px=limit_px).segment(photo(100, 160), TEXTS, trace=True)
     assert seen == [(round(100 * long_side_px / 160), long_side_px, 3)]
     assert result.trace.steps[0].proposals.shape[1:] == (60, 96)  # as the classifier saw them

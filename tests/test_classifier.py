@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clip_as_rnn.classifier import (
+from clip_as_rnn.classifiers.marks import prepare_marks
+from clip_as_rnn.classifiers.visual_prompts import (
     Classifier,
     Exhibit,
     JudgingRules,
@@ -14,10 +15,9 @@ from clip_as_rnn.classifier import (
     ensemble_probabilities,
     shown_mask,
 )
+from clip_as_rnn.encoders.preprocess import normalise, square_image
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.marks import prepare_marks
-from clip_as_rnn.masks import grow_maps
-from clip_as_rnn.preparation import normalise, square_image
+from clip_as_rnn.ops import grow_maps
 from random_clip import random_clip
 
 RULES = JudgingRules(

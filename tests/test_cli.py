@@ -13,9 +13,9 @@ from PIL import Image
 import clip_as_rnn
 import command
 from clip_as_rnn.apps import cli
-from clip_as_rnn.build import load_segmenter
 from clip_as_rnn.config import PRESETS, SegmenterConfig, with_settings
 from clip_as_rnn.errors import WeightsError
+from clip_as_rnn.loading import load_segmenter
 from command import GHOST, Ending, FakeSegmenter, files_in
 
 car, loads, photo = command.car, command.loads, command.photo  # fixtures
@@ -116,7 +116,7 @@ def test_the_cache_folder_reaches_the_loader(car: Callable[..., Ending], photo: 
         given.append(others["cache_dir"])
         return FakeSegmenter(preset)
 
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load)
+    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", load)
     car("segment", "photo.png", "-t", "cat", "--cache-dir", "models")
     assert given == [Path("models")]
 
@@ -256,7 +256,7 @@ def test_missing_weights_end_with_one_line_and_code_3(
     def fail(*_: object, **__: object) -> None:
         raise WeightsError("The weights of 'a' cannot be had; use --preset tiny.")
 
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", fail)
+    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", fail)
     end = car("segment", "photo.png", "-t", "cat")
     assert (end.code, end.out, end.err) == (3, "", "Error: The weights of 'a' cannot be had; use --preset tiny.\n")
 
@@ -267,7 +267,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clip_as_rnn.export.coco.encode", interrupt)  # amid the JSON
+    monkeypatch.setattr("clip_as_rnn.export.files.coco.encode", interrupt)  # amid the JSON
     end = car("segment", "photo.png", "-t", "cat", "-f", "json,npz")
     assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
     assert files_in(Path("out")) == ["photo.npz"]
@@ -276,7 +276,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
 def test_a_text_too_long_for_the_bundled_clip_is_said_in_one_line(
     car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", load_segmenter)
+    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", load_segmenter)
     end = car("segment", "photo.png", "--preset", "tiny", "-t", "x " * 76)
     assert end.code == 2
     assert end.err.startswith("Error: The text 'x x ")

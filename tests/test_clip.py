@@ -6,8 +6,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clip_as_rnn import clip as clip_module
-from clip_as_rnn.clip import _grow_positions
+from clip_as_rnn.encoders import clip as clip_module
+from clip_as_rnn.encoders.clip import _grow_positions
 from clip_as_rnn.errors import InputError
 from random_clip import random_clip
 

@@ -15,7 +15,7 @@ from clip_as_rnn.config import (
     with_settings,
 )
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts import BACKGROUND_GROUPS, BACKGROUND_RELEASE, PHOTO_TEMPLATES, word
+from clip_as_rnn.prompts.texts import BACKGROUND_GROUPS, BACKGROUND_RELEASE, PHOTO_TEMPLATES, word
 
 SEMANTIC = ("voc", "coco-object", "context", "pc459", "ade150", "ade847")
 REFERRING = ("refcoco", "refcoco+", "refcocog", "gres")

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_as_rnn.dense_crf import crf
+from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian, refine
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine import crf
-from clip_as_rnn.refine.crf import Bilateral, DenseCrf, Gaussian, refine
 
 GOLDEN = Path(__file__).parent / "golden"
 PAPER = (Gaussian(xy=1, weight=3), Bilateral(xy=67, rgb=3, weight=4))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from clip_as_rnn import build
+from clip_as_rnn import loading
 from clip_as_rnn.apps.cli import app
 from clip_as_rnn.errors import WeightsError
 from clip_as_rnn.evaluation.datasets import find_dataset
@@ -25,7 +25,7 @@ def loaded(monkeypatch):
         asked.append((config, places))
         return FakeSegmenter({SIZE: {"aeroplane": box(SIZE, slice(0, 2)), "left": box(SIZE, slice(0, 2))}}, config)
 
-    monkeypatch.setattr(build, "load_segmenter", load)
+    monkeypatch.setattr(loading, "load_segmenter", load)
     return asked
 
 
@@ -195,7 +195,7 @@ def test_missing_weights_end_in_3(voc, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise WeightsError("No weights here.")
 
-    monkeypatch.setattr(build, "load_segmenter", refuse)
+    monkeypatch.setattr(loading, "load_segmenter", refuse)
     assert car("voc", "--root", voc, "-o", tmp_path / "out") == (3, "Error: No weights here.")
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export import FORMATS, Format, Result, mask_name, planned_paths, prepare_folder, save, to_json
-from clip_as_rnn.picture.palette import colours
+from clip_as_rnn.export.files import FORMATS, Format, Result, mask_name, planned_paths, prepare_folder, save, to_json
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.visualization.colors import colours
 from fake_results import fake_segmentation
 
 QUERIES = ("cat", "train/bus", "ghost", "红色的 猫", "..", "cup")
@@ -139,7 +139,7 @@ def test_an_interrupted_run_leaves_no_json_that_would_call_it_complete(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"clip_as_rnn.export.{writer}", interrupt)
+    monkeypatch.setattr(f"clip_as_rnn.export.files.{writer}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(result, tmp_path, stem="a", formats=["overlay", "masks", "json"])
     assert _names(tmp_path) == ["a_masks", "a_overlay.png"]

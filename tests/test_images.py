@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_as_rnn import images
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.images import MAX_PIXELS, read_image, read_picture
+from clip_as_rnn.io import images
+from clip_as_rnn.io.images import MAX_PIXELS, read_image, read_picture
 
 
 @pytest.fixture

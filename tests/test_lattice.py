@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from clip_as_rnn.dense_crf import lattice_cpu, lattice_torch
+from clip_as_rnn.dense_crf.lattice import plan_geometry
+from clip_as_rnn.dense_crf.threads import Team
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine import lattice_cpu, lattice_torch
-from clip_as_rnn.refine.lattice import plan_geometry
-from clip_as_rnn.refine.team import Team
 
 # Mean and largest difference between weighted averages by the lattice and by the exact Gaussian, on the points below.
 # Measured were 0.0136 and 0.049 (d = 2), 0.0148 and 0.089 (3), 0.0192 and 0.124 (5).

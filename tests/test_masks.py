@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import find_objects, label
 
-from clip_as_rnn.masks import components_box_mask, grow_maps, grow_masks, min_max_scale
+from clip_as_rnn.ops import components_box_mask, grow_maps, grow_masks, min_max_scale
 
 
 def slow_growth(values, size_hw):

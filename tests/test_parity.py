@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clip_as_rnn.build import load_segmenter
-from clip_as_rnn.refine.finishing import wrap_colours
+from clip_as_rnn.loading import load_segmenter
+from clip_as_rnn.refine.crf import wrap_colours
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.picture import lettering
-from clip_as_rnn.picture.overlay import draw_overlay
-from clip_as_rnn.picture.palette import colours, heat
-from clip_as_rnn.picture.recurrence import draw_recurrence
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.visualization import text as lettering
+from clip_as_rnn.visualization.colors import colours, heat
+from clip_as_rnn.visualization.overlay import draw_overlay
+from clip_as_rnn.visualization.steps import draw_recurrence
 from fake_results import fake_segmentation
 
 LONG = "a rather long description of a coffee cup on a wooden table near the window"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_as_rnn.clip import Preparation
-from clip_as_rnn.preparation import limit_size, normalise, patch_pixels, square_image
+from clip_as_rnn.encoders.clip import Preparation
+from clip_as_rnn.encoders.preprocess import limit_size, normalise, patch_pixels, square_image
 
 PLAIN = Preparation(224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

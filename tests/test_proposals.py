@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_as_rnn.masks import components_box_mask, min_max_scale
-from clip_as_rnn.proposals import (
+from clip_as_rnn.ops import components_box_mask, min_max_scale
+from clip_as_rnn.proposals.grad_cam import (
     ProposalMemory,
     ProposalRules,
     Proposer,

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 import clip_as_rnn
-from clip_as_rnn.refine import crf
+from clip_as_rnn.dense_crf import crf
 
 
 def names_of(function):

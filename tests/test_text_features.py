@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clip_as_rnn.text_features import TextFeatures, cache_file
+from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
 from random_clip import random_clip
 
 TESTS = Path(__file__).parent
@@ -15,7 +15,7 @@ TEXTS = ["cat", "dog", "a red car"]
 PROGRAM = """
 import sys
 from pathlib import Path
-from clip_as_rnn.text_features import TextFeatures
+from clip_as_rnn.encoders.text_cache import TextFeatures
 from random_clip import random_clip
 clip = random_clip()
 read = []
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_entered_costs_time_only(clip, tmp_path, monkeyp
 
 
 def test_memory_stays_bounded_however_many_texts_come(clip, monkeypatch):
-    monkeypatch.setattr("clip_as_rnn.text_features._KEPT_TEXTS", 4)
+    monkeypatch.setattr("clip_as_rnn.encoders.text_cache._KEPT_TEXTS", 4)
     features = TextFeatures(clip)
     for i in range(6):
         asked = [f"{i} cats", f"{i} dogs", f"{i} cats"]

@@ -15,8 +15,8 @@ from training.sprites import SPRITE_SIDE_PX, Sprites
 from training.texts import make_tokenizer
 from training.towers import Clip
 
-from clip_as_rnn.proposals import differentiate_logits
-from clip_as_rnn.weights import load_clip
+from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.proposals.grad_cam import differentiate_logits
 from test_training_run import PLAN, _size
 
 DEVICE = torch.device("cpu")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, find_folder, fingerprint, load_clip
 from clip_as_rnn.errors import InputError, WeightsError
-from clip_as_rnn.weights import BUNDLED_FOLDER, find_folder, fingerprint, load_clip
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")

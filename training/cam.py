@@ -2,7 +2,7 @@
 
 The map of a text is A w, where A (patches, width) is the output of the last block's first layer norm, and w the mean
 over the patches of the gradient of the text's logit with respect to A: the derivative along one shift that all patches
-share. It is differentiated once more for training. `clip_as_rnn.proposals` computes the same map, frozen.
+share. It is differentiated once more for training. `clip_as_rnn.proposals.grad_cam` computes the same map, frozen.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from clip_as_rnn import Segmenter, load_segmenter
-from clip_as_rnn.build import ClipView
+from clip_as_rnn.loading import ClipView
 from training.benchmark import RULES, Scene, benchmark_sprites, draw_scenes
 from training.concepts import CONCEPTS
 from training.paths import WORK

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from clip_as_rnn import Segmenter, load_segmenter
-from clip_as_rnn.build import ClipView
+from clip_as_rnn.loading import ClipView
 from training.tune import combinations, scene_parser
 
 SEED = 5

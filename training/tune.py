@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from clip_as_rnn import Segmentation, Segmenter, load_segmenter
-from clip_as_rnn.build import ClipView
+from clip_as_rnn.loading import ClipView
 
 
 @dataclass(slots=True)

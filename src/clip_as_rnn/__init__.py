@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clip_as_rnn.build import load_segmenter
     from clip_as_rnn.config import PRESETS, SegmenterConfig
     from clip_as_rnn.errors import CarError, DependencyError, InputError, WeightsError
+    from clip_as_rnn.loading import load_segmenter
     from clip_as_rnn.result import Segmentation, Step, Trace
     from clip_as_rnn.segmenter import Segmenter
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_segmenter": "build",
+    "load_segmenter": "loading",
     "PRESETS": "config",
     "SegmenterConfig": "config",
     "CarError": "errors",

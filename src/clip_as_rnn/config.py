@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts import (
+from clip_as_rnn.prompts.texts import (
     BACKGROUND_GROUPS,
     BACKGROUND_RELEASE,
     COMMON_THINGS,

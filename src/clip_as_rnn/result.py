@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.masks import grow_maps
-from clip_as_rnn.shapes import LabelMap, Masks, PatchMaps, Scores, SoftMasks
+from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.types import LabelMap, Masks, PatchMaps, Scores, SoftMasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,11 +13,11 @@ import numpy as np
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.images import ImageSource, read_image
-from clip_as_rnn.masks import grow_masks
-from clip_as_rnn.prompts import reading
+from clip_as_rnn.io.images import ImageSource, read_image
+from clip_as_rnn.ops import grow_masks
+from clip_as_rnn.prompts.texts import reading
 from clip_as_rnn.result import Proposal, Rejection, Segmentation, Step, Trace
-from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, Scores
+from clip_as_rnn.types import Masks, PatchMaps, RgbImage, Scores
 
 
 @runtime_checkable

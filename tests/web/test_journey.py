@@ -13,8 +13,8 @@ from servers import EXAMPLE
 
 from clip_as_rnn import Segmentation, load_segmenter
 from clip_as_rnn.apps.inputs import parse_settings
-from clip_as_rnn.export import Result, to_json
-from clip_as_rnn.images import read_image
+from clip_as_rnn.export.files import Result, to_json
+from clip_as_rnn.io.images import read_image
 
 pytestmark = pytest.mark.web
 

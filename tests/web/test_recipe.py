@@ -34,7 +34,9 @@ def test_the_command_parses_back_to_the_config():
 
 def test_the_python_runs_to_the_config(monkeypatch):
     made = []
-    monkeypatch.setattr("clip_as_rnn.build.load_segmenter", lambda preset, **settings: made.append((preset, settings)))
+    monkeypatch.setattr(
+        "clip_as_rnn.loading.load_segmenter", lambda preset, **settings: made.append((preset, settings))
+    )
     config = with_settings(find_preset("default"), CHANGES)
     code = as_python("it's.jpg", ["a 'b'"], "default", differences(config, find_preset("default")))
     with pytest.raises(AttributeError, match="segment"):  # the stand-in makes no segmenter

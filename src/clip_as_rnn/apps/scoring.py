@@ -9,9 +9,8 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from clip_as_rnn import build
+import clip_as_rnn.loading
 from clip_as_rnn.apps.report import say
-from clip_as_rnn.build import ClipView
 from clip_as_rnn.config import SegmenterConfig, find_preset, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
@@ -23,6 +22,7 @@ from clip_as_rnn.evaluation.progress import ProgressBar
 from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions
 from clip_as_rnn.evaluation.tallies import SemanticBody
+from clip_as_rnn.loading import ClipView, DType
 from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison
@@ -110,8 +110,8 @@ def _config(question: Question, loading: Loading) -> SegmenterConfig:
 
 
 def _load(loading: Loading, config: SegmenterConfig) -> Segmenter[ClipView]:
-    dtype = choose("--dtype", loading.dtype, build.DType)
-    return build.load_segmenter(config, device=loading.device, dtype=dtype)
+    dtype = choose("--dtype", loading.dtype, DType)
+    return clip_as_rnn.loading.load_segmenter(config, device=loading.device, dtype=dtype)
 
 
 def _reload(loading: Loading, config: SegmenterConfig, dtype: str) -> Segmenter[ClipView]:

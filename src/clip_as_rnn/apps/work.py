@@ -14,14 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 import clip_as_rnn
-from clip_as_rnn import build
+from clip_as_rnn import loading
 from clip_as_rnn.apps.inputs import merged_away, unique_stems
 from clip_as_rnn.apps.report import paths_line, result_line, result_table, say
-from clip_as_rnn.build import ClipView, DType
 from clip_as_rnn.config import SegmenterConfig, hint
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export import FORMATS, Format, Result, planned_paths, prepare_folder, read_record, save
-from clip_as_rnn.images import SUFFIXES, Picture, read_picture
+from clip_as_rnn.export.files import FORMATS, Format, Result, planned_paths, prepare_folder, read_record, save
+from clip_as_rnn.io.images import SUFFIXES, Picture, read_picture
+from clip_as_rnn.loading import ClipView, DType
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter, check_texts
 
@@ -163,7 +163,7 @@ class _Worker:
         if self._segmenter is None:
             self.announce("Loading the models")
             job = self.job
-            segmenter = build.load_segmenter(job.config, device=job.device, dtype=self.dtype, cache_dir=job.cache_dir)
+            segmenter = loading.load_segmenter(job.config, device=job.device, dtype=self.dtype, cache_dir=job.cache_dir)
             segmenter.stages.check(self.texts)
             self._segmenter = segmenter
         return self._segmenter

@@ -19,7 +19,7 @@ from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.evaluation.tasks import ReferringTask, Task
-from clip_as_rnn.prompts import BACKGROUND_RELEASE, COMMON_THINGS, VISUAL_PROMPTS
+from clip_as_rnn.prompts.texts import BACKGROUND_RELEASE, COMMON_THINGS, VISUAL_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)

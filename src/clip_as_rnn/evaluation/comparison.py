@@ -12,7 +12,7 @@ from clip_as_rnn.evaluation.panels import Panel, draw_panels
 from clip_as_rnn.evaluation.records import Record, RecordStore, SemanticResult, write_atomically, write_json
 from clip_as_rnn.evaluation.runner import png_bytes, prediction_path, read_prediction
 from clip_as_rnn.evaluation.tasks import Task
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import SemanticDataset
 from clip_as_rnn.evaluation.vocabulary import Vocabulary, bundled_vocabulary, listed_vocabulary
-from clip_as_rnn.images import DAMAGE
-from clip_as_rnn.shapes import LabelMap, RgbImage
+from clip_as_rnn.io.images import DAMAGE
+from clip_as_rnn.types import LabelMap, RgbImage
 
 IGNORED = -1  # a pixel that counts nowhere
 _WARNINGS_LOCK = Lock()  # warnings.catch_warnings is not thread-safe

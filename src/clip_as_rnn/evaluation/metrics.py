@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from clip_as_rnn.evaluation.counting import Counting
-from clip_as_rnn.shapes import LabelMap
+from clip_as_rnn.types import LabelMap
 
 ConfusionMatrix: TypeAlias = Int[ndarray, "c c"]  # rows: truth, columns: prediction
 

@@ -9,9 +9,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from clip_as_rnn.picture import lettering
-from clip_as_rnn.picture.palette import colours
-from clip_as_rnn.shapes import LabelMap, RgbImage
+from clip_as_rnn.types import LabelMap, RgbImage
+from clip_as_rnn.visualization import text as lettering
+from clip_as_rnn.visualization.colors import colours
 
 _LONG_SIDE_PX = 320
 _LETTER_PX = 14

@@ -18,7 +18,7 @@ import numpy as np
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.vocabulary import Kind, Vocabulary
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.shapes import LabelMap, RgbImage
+from clip_as_rnn.types import LabelMap, RgbImage
 
 PassOrder = Literal["official", "paper", "single"]
 Asking = Literal["all", "present", "each"]

@@ -22,7 +22,7 @@ from clip_as_rnn.evaluation.description import RunDescription, digest_run
 from clip_as_rnn.evaluation.records import Record, RecordStore, remove_parts, write_atomically
 from clip_as_rnn.evaluation.tallies import Tally
 from clip_as_rnn.evaluation.tasks import Evaluate, Evaluated, Task
-from clip_as_rnn.shapes import LabelMap
+from clip_as_rnn.types import LabelMap
 
 _BYTE_LABELS = 256  # more of them need 16 bits
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
 
 
 @runtime_checkable

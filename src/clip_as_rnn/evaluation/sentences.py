@@ -8,7 +8,7 @@ import numpy as np
 from clip_as_rnn.evaluation.polygons import Mask
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
 
 _MAJORITY = 0.5  # of the scores
 _SMALLEST_SHARE = 0.05  # of the image; a merged mask of no more is given up for the union

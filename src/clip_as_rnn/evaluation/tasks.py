@@ -28,7 +28,7 @@ from clip_as_rnn.evaluation.referring_metrics import measure_overlap
 from clip_as_rnn.evaluation.segmenting import Segmenting, check_wording
 from clip_as_rnn.evaluation.sentences import predict_reference
 from clip_as_rnn.evaluation.vocabulary import Vocabulary
-from clip_as_rnn.shapes import LabelMap, RgbImage
+from clip_as_rnn.types import LabelMap, RgbImage
 
 _SHORTEST = "a"  # sentences differ by reference; one that is too long fails by itself
 

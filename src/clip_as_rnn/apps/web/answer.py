@@ -15,8 +15,8 @@ from clip_as_rnn.apps.web.view import result_view, steps_view
 from clip_as_rnn.apps.web.watching import Watch, watched
 from clip_as_rnn.config import PRESETS, SegmenterConfig
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export import Format, Result, save
-from clip_as_rnn.images import Picture
+from clip_as_rnn.export.files import Format, Result, save
+from clip_as_rnn.io.images import Picture
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter, View, check_texts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from clip_as_rnn.config import PRESETS, SegmenterConfig
-from clip_as_rnn.prompts import VISUAL_PROMPTS
+from clip_as_rnn.prompts.texts import VISUAL_PROMPTS
 
 MODES = (
     ("Semantic: the texts compete for every pixel", "semantic"),

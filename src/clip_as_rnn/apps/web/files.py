@@ -13,7 +13,7 @@ from uuid import uuid4
 from PIL import Image
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.images import Picture, read_picture
+from clip_as_rnn.io.images import Picture, read_picture
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from clip_as_rnn import build
+from clip_as_rnn import loading
 from clip_as_rnn.apps.report import say
 from clip_as_rnn.apps.web import parts
 from clip_as_rnn.apps.web.examples import find_examples
@@ -54,7 +54,7 @@ def serve(config: SegmenterConfig, address: Address, *, device: str = "auto", dt
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ending it from outside tidies up, too
     say("Loading the models")
-    segmenter = build.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
+    segmenter = loading.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
     with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address) as url:
         say(f"The page is at {url} ; Ctrl-C ends it.")
         threading.Event().wait()

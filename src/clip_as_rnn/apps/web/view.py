@@ -13,11 +13,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image
 
-from clip_as_rnn.masks import grow_masks
-from clip_as_rnn.picture.overlay import fit_long_side
-from clip_as_rnn.picture.palette import colours, heat
+from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Segmentation, Step
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
+from clip_as_rnn.visualization.colors import colours, heat
+from clip_as_rnn.visualization.overlay import fit_long_side
 
 _RESULT_PX = (320, 1024)  # the long side
 _STEP_PX = (160, 320)

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Question, Segmenter, Stages, View
-from clip_as_rnn.shapes import Masks, PatchMaps, RgbImage, Scores
+from clip_as_rnn.types import Masks, PatchMaps, RgbImage, Scores
 
 Outcome = TypeVar("Outcome")
 

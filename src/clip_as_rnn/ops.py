@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from clip_as_rnn.shapes import PatchMaps, SoftMasks
+from clip_as_rnn.types import PatchMaps, SoftMasks
 
 
 def min_max_scale(maps: PatchMaps) -> PatchMaps:

@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
-from clip_as_rnn.clip import Clip
-from clip_as_rnn.marks import MarkedImage, prepare_marks
-from clip_as_rnn.masks import grow_maps
-from clip_as_rnn.preparation import View, normalise, square_image
-from clip_as_rnn.prompts import VisualPrompt, reading, word
-from clip_as_rnn.shapes import Features, PatchMaps, RgbImage, Scores
+from clip_as_rnn.classifiers.marks import MarkedImage, prepare_marks
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.preprocess import View, normalise, square_image
+from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.prompts.texts import VisualPrompt, reading, word
+from clip_as_rnn.types import Features, PatchMaps, RgbImage, Scores
 
 _IMAGES_PER_PASS = {"cpu": 8, "cuda": 128}
 

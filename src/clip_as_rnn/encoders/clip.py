@@ -16,8 +16,8 @@ from transformers import CLIPModel, PreTrainedTokenizerBase
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts import word
-from clip_as_rnn.shapes import Features, Pixels
+from clip_as_rnn.prompts.texts import word
+from clip_as_rnn.types import Features, Pixels
 
 _TEXTS_PER_PASS = 256
 _PULL_BACK_BYTES = 512 * 2**20  # what the batched backward pass may take at once

@@ -14,12 +14,12 @@ from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.masks import grow_maps, grow_masks
-from clip_as_rnn.picture import lettering
-from clip_as_rnn.picture.overlay import Drawing, paint_masks, resize
-from clip_as_rnn.picture.palette import colours, heat
+from clip_as_rnn.ops import grow_maps, grow_masks
 from clip_as_rnn.result import Segmentation, Step
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
+from clip_as_rnn.visualization import text as lettering
+from clip_as_rnn.visualization.colors import colours, heat
+from clip_as_rnn.visualization.overlay import Drawing, paint_masks, resize
 
 _MAX_COLUMNS = 20
 _MAX_STEPS = 20

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clip_as_rnn.clip import Clip
-from clip_as_rnn.shapes import Features
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.types import Features
 
 _log = logging.getLogger(__name__)
 _KEYS_PER_QUERY = 500

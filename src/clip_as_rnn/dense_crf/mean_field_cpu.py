@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clip_as_rnn.refine import lanes
-from clip_as_rnn.refine.lattice_cpu import TILE, Filters, Floats, Indices, Lattice, Span, compiled
-from clip_as_rnn.refine.team import Team
+from clip_as_rnn.dense_crf import lanes
+from clip_as_rnn.dense_crf.lattice_cpu import TILE, Filters, Floats, Indices, Lattice, Span, compiled
+from clip_as_rnn.dense_crf.threads import Team
 
 LOWEST = np.float32(-87)  # exp of less is not a normal float32
 LOG2_E = np.float32(1.442695040888963)

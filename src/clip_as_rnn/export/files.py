@@ -24,11 +24,11 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.picture.overlay import draw_overlay
-from clip_as_rnn.picture.palette import colours
-from clip_as_rnn.picture.recurrence import draw_recurrence
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
+from clip_as_rnn.visualization.colors import colours
+from clip_as_rnn.visualization.overlay import draw_overlay
+from clip_as_rnn.visualization.steps import draw_recurrence
 
 Format = Literal["overlay", "figure", "labels", "masks", "json", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -9,11 +9,11 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from clip_as_rnn.masks import grow_masks
-from clip_as_rnn.picture import lettering
-from clip_as_rnn.picture.palette import colours
+from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.shapes import Masks, RgbImage
+from clip_as_rnn.types import Masks, RgbImage
+from clip_as_rnn.visualization import text as lettering
+from clip_as_rnn.visualization.colors import colours
 
 Drawing: TypeAlias = UInt8[ndarray, "H W 3"]  # sRGB, of another size than the image
 

@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_as_rnn.clip import Clip, PatchView
-from clip_as_rnn.masks import components_box_mask, min_max_scale
-from clip_as_rnn.prompts import reading, word
+from clip_as_rnn.encoders.clip import Clip, PatchView
+from clip_as_rnn.ops import components_box_mask, min_max_scale
+from clip_as_rnn.prompts.texts import reading, word
 from clip_as_rnn.result import Proposal
-from clip_as_rnn.shapes import Features, PatchMaps, Pixels
+from clip_as_rnn.types import Features, PatchMaps, Pixels
 
 Affinity = Float[Tensor, "p p"]
 _SINKHORN_ROUNDS = 3

@@ -8,19 +8,19 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from clip_as_rnn.classifier import Classifier, Exhibit, JudgingMemory, JudgingRules
-from clip_as_rnn.clip import Clip
+from clip_as_rnn.classifiers.visual_prompts import Classifier, Exhibit, JudgingMemory, JudgingRules
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, find_preset, with_settings
+from clip_as_rnn.dense_crf.crf import Bilateral, Gaussian
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.encoders.preprocess import limit_size, patch_pixels
+from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.preparation import limit_size, patch_pixels
-from clip_as_rnn.proposals import ProposalMemory, ProposalRules, Proposer
-from clip_as_rnn.refine.crf import Bilateral, Gaussian
-from clip_as_rnn.refine.finishing import FinishingRules, finish
+from clip_as_rnn.proposals.grad_cam import ProposalMemory, ProposalRules, Proposer
+from clip_as_rnn.refine.crf import FinishingRules, finish
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Question, Segmenter
-from clip_as_rnn.shapes import Masks, PatchMaps, ResizedImage, RgbImage, Scores
-from clip_as_rnn.text_features import TextFeatures, cache_file
-from clip_as_rnn.weights import load_clip
+from clip_as_rnn.types import Masks, PatchMaps, ResizedImage, RgbImage, Scores
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -13,9 +13,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from clip_as_rnn.refine import lanes
-from clip_as_rnn.refine.lattice import Geometry, Keys, plan_geometry
-from clip_as_rnn.refine.team import Team, alone
+from clip_as_rnn.dense_crf import lanes
+from clip_as_rnn.dense_crf.lattice import Geometry, Keys, plan_geometry
+from clip_as_rnn.dense_crf.threads import Team, alone
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Indices: TypeAlias = npt.NDArray[np.int32]

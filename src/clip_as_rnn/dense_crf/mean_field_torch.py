@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clip_as_rnn.refine.lattice_torch import TorchLattice
+from clip_as_rnn.dense_crf.lattice_torch import TorchLattice
 
 
 def infer(lattices: Sequence[TorchLattice], energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:

@@ -12,8 +12,8 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from scipy.ndimage import binary_fill_holes
 
-from clip_as_rnn.prompts import VISUAL_PROMPTS, VisualPrompt
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.prompts.texts import VISUAL_PROMPTS, VisualPrompt
+from clip_as_rnn.types import RgbImage
 
 _RED = (255, 0, 0)
 _BLUR_PX = (15, 15)

@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | ndarray | Tensor
 

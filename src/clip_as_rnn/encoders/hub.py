@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
-from clip_as_rnn.clip import Clip, Preparation
 from clip_as_rnn.config import BUNDLED
+from clip_as_rnn.encoders.clip import Clip, Preparation
 from clip_as_rnn.errors import InputError, WeightsError
 
-BUNDLED_FOLDER = Path(__file__).parent / "assets" / "tiny"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
 
 _CONVERSION_BOT = "SFconvertbot"
 _WANTED = ("*.safetensors", "*.json", "*.txt")

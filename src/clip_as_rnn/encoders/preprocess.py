@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clip_as_rnn.clip import Preparation
-from clip_as_rnn.shapes import Pixels, ResizedImage, RgbImage
+from clip_as_rnn.encoders.clip import Preparation
+from clip_as_rnn.types import Pixels, ResizedImage, RgbImage
 
 View = Literal["crop", "whole"]
 _LONG_STRIP = 4

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from clip_as_rnn.shapes import RgbImage
+from clip_as_rnn.types import RgbImage
 
 # Okabe & Ito, "Color universal design" (2008), without black.
 _OKABE_ITO = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clip_as_rnn.refine.lattice import Geometry, plan_geometry
+from clip_as_rnn.dense_crf.lattice import Geometry, plan_geometry
 
 CHANNELS = 8  # filtered at once: bounds the memory of the gathered values, 4 (d + 1) n bytes each
 

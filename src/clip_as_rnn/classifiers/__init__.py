@@ -1,0 +1,1 @@
+"""Stage 2 of the recurrence: one score per mask."""

@@ -1,0 +1,1 @@
+"""Results as files, in the formats that other tools read."""

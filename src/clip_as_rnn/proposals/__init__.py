@@ -1,0 +1,1 @@
+"""Stage 1 of the recurrence: one soft mask per text."""
