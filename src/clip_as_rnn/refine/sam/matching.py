@@ -1,0 +1,166 @@
+"""The paper's way of joining SAM's masks to CaR's (section 3.4, as the authors' code computes it).
+
+A candidate belongs to a mask if the larger of the two shares that their overlap covers is large enough (IoM); the union
+of those that belong replaces the mask if both still agree well enough (IoU). Arithmetic on pixels alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, overload, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor, from_numpy
+
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.refine.sam.boxes import mask_box
+from clip_as_rnn.types import Masks
+
+
+@runtime_checkable
+class Candidates(Protocol):
+    """Masks of one size, each decoded when it is asked for; a (m, h, w) array is one."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def __getitem__(self, index: int, /) -> Bool[ndarray, "h w"]:
+        """Decode one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchRules:
+    """What makes a candidate belong to a mask, and their union replace it.
+
+    Attributes:
+        iom_threshold: phi_iom; a candidate belongs if its IoM is greater.
+        overlap_floor: the share of the mask that a candidate must cover before the share of the candidate counts.
+        iou_threshold: phi_iou; the union replaces the mask if their IoU is greater; None: it always does.
+    """
+
+    iom_threshold: float
+    overlap_floor: float
+    iou_threshold: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """What was found for one mask: the candidates that belong, their union, how well it agrees, and the verdict."""
+
+    indices: tuple[int, ...]
+    union: Bool[ndarray, "h w"]
+    iou: float
+    replaces: bool
+
+
+@overload
+def match_masks(
+    masks: Bool[ndarray, "n h w"],
+    candidates: Bool[ndarray | Tensor, "m H W"],
+    *,
+    iom_threshold: float,
+    overlap_floor: float,
+    iou_threshold: float | None,
+) -> Bool[ndarray, "n h w"]: ...
+
+
+@overload
+def match_masks(
+    masks: Bool[Tensor, "n h w"],
+    candidates: Bool[ndarray | Tensor, "m H W"],
+    *,
+    iom_threshold: float,
+    overlap_floor: float,
+    iou_threshold: float | None,
+) -> Bool[Tensor, "n h w"]: ...
+
+
+def match_masks(
+    masks: Bool[ndarray | Tensor, "n h w"],
+    candidates: Bool[ndarray | Tensor, "m H W"],
+    *,
+    iom_threshold: float,
+    overlap_floor: float,
+    iou_threshold: float | None,
+) -> Bool[ndarray | Tensor, "n h w"]:
+    """Replace masks by the union of the candidates that belong to them, where the two agree.
+
+    With inter = |candidate and mask|, IoM = max(inter / |candidate|, inter / |mask|), the first counted only if the
+    second is at least `overlap_floor`. Where no IoM is above `iom_threshold`, the largest belongs, the first of equals.
+    All masks are compared as given: the order of neither list matters, but for equals. Computed on whole numbers and
+    in float64; a candidate without pixels has an IoM of 0. Empty masks stay empty; without candidates all stay.
+
+    Args:
+        masks: numpy or torch, one per text; they may overlap.
+        candidates: of the same size, numpy or torch.
+        iom_threshold: phi_iom, exceeded strictly.
+        overlap_floor: see above.
+        iou_threshold: phi_iou, exceeded strictly by what replaces; None replaces always, as the authors' demo does.
+
+    Returns:
+        New masks of the kind, and on the device, of `masks`.
+
+    Raises:
+        InputError: the masks and the candidates are of different sizes.
+    """
+    mine, others = _as_array(masks), _as_array(candidates)
+    if mine.shape[1:] != others.shape[1:] and len(others):
+        raise InputError(f"Expected candidates of the masks' size {mine.shape[1:]}, but got {others.shape[1:]}.")
+    refined = mine.copy()
+    for i, match in enumerate(match_each(mine, others, MatchRules(iom_threshold, overlap_floor, iou_threshold))):
+        if match is not None and match.replaces:
+            refined[i] = match.union
+    return from_numpy(refined).to(masks.device) if isinstance(masks, Tensor) else refined
+
+
+def match_each(masks: Masks, candidates: Candidates, rules: MatchRules) -> Iterator[Match | None]:
+    """Match one mask after the other; None for an empty mask, and for all where there are no candidates.
+
+    Holds one candidate at a time beside the masks, however many there are.
+    """
+    mask_areas = masks.sum((1, 2), dtype=np.int64)
+    shared, areas = count_overlaps(masks, candidates)
+    for i, mask in enumerate(masks):
+        if mask_areas[i] == 0 or len(candidates) == 0:
+            yield None
+            continue
+        iom = intersection_over_minimum(shared[i], areas, int(mask_areas[i]), rules.overlap_floor)
+        chosen = np.flatnonzero(iom > rules.iom_threshold)
+        indices = tuple(int(j) for j in chosen) or (int(iom.argmax()),)
+        union = candidates[indices[0]].copy()
+        for j in indices[1:]:
+            union |= candidates[j]
+        iou = float(np.count_nonzero(union & mask) / np.count_nonzero(union | mask))
+        yield Match(indices, union, iou, rules.iou_threshold is None or iou > rules.iou_threshold)
+
+
+def count_overlaps(masks: Masks, candidates: Candidates) -> tuple[Int[ndarray, "n m"], Int[ndarray, " m"]]:
+    """Count the pixels that every mask shares with every candidate, and those of every candidate."""
+    shared = np.zeros((len(masks), len(candidates)), dtype=np.int64)
+    areas = np.zeros(len(candidates), dtype=np.int64)
+    for j in range(len(candidates)):
+        candidate = candidates[j]
+        left, top, right, bottom = mask_box(candidate)
+        part = candidate[top : bottom + 1, left : right + 1]
+        areas[j] = np.count_nonzero(part)
+        for i, mask in enumerate(masks):
+            shared[i, j] = np.count_nonzero(mask[top : bottom + 1, left : right + 1] & part)
+    return shared, areas
+
+
+def intersection_over_minimum(
+    shared: Int[ndarray, " m"], areas: Int[ndarray, " m"], mask_area: int, overlap_floor: float
+) -> Float[ndarray, " m"]:
+    """Take the larger of the shares of candidate and mask that their overlap covers, per candidate.
+
+    The candidate's share counts as 0 where the mask's is below `overlap_floor`: else a speck inside a large mask would
+    always belong.
+    """
+    of_candidate = np.divide(shared, areas, out=np.zeros(len(areas)), where=areas > 0)
+    of_mask = shared / mask_area
+    return np.maximum(np.where(of_mask < overlap_floor, 0.0, of_candidate), of_mask)
+
+
+def _as_array(masks: Bool[ndarray | Tensor, "n h w"]) -> Bool[ndarray, "n h w"]:
+    return masks.detach().cpu().numpy() if isinstance(masks, Tensor) else masks
