@@ -267,7 +267,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clip_as_rnn.export.files.coco.encode", interrupt)  # amid the JSON
+    monkeypatch.setattr("clip_as_rnn.ops.coco.encode", interrupt)  # amid the JSON
     end = car("segment", "photo.png", "-t", "cat", "-f", "json,npz")
     assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
     assert files_in(Path("out")) == ["photo.npz"]

@@ -1,10 +1,13 @@
 """Arithmetic of maps and masks: scaling, growing, boxes. Knows nothing of CLIP."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from pycocotools import mask as coco
 from torch import Tensor
 
 from clip_as_rnn.types import PatchMaps, SoftMasks
@@ -50,3 +53,9 @@ def components_box_mask(mask: UInt8[ndarray, "gh gw"], *, clamp: bool) -> Float[
             right, bottom = min(right, width - 1), min(bottom, height - 1)
         boxes[top:bottom, left:right] = 1
     return boxes
+
+
+def encode_rle(mask: Bool[ndarray, "h w"]) -> dict[str, Any]:
+    """Encode a mask as COCO's compressed run lengths, column by column: `size` (h, w) and `counts`, ready for JSON."""
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}

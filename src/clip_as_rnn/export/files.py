@@ -24,6 +24,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.ops import encode_rle
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization.colors import colours
@@ -125,15 +126,14 @@ def to_json(result: Result) -> dict[str, Any]:
 
 
 def _found(label: int, text: str, score: float, mask: Bool[ndarray, "h w"]) -> dict[str, Any]:
-    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    counts, size = rle["counts"].decode("ascii"), [int(side) for side in rle["size"]]
+    rle = encode_rle(mask)
     return {
         "text": text,
         "label": label,
         "score": score,
         "area_px": int(mask.sum()),
         "box_xywh": [int(value) for value in coco.toBbox(rle)],
-        "rle": {"size": size, "counts": counts},
+        "rle": rle,
     }
 
 

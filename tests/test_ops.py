@@ -1,14 +1,17 @@
 """Arithmetic of maps against loops that spell it out."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco
 from scipy.ndimage import find_objects, label
 
-from clip_as_rnn.ops import components_box_mask, grow_maps, grow_masks, min_max_scale
+from clip_as_rnn.ops import components_box_mask, encode_rle, grow_maps, grow_masks, min_max_scale
 
 
 def slow_growth(values, size_hw):
@@ -91,3 +94,13 @@ def test_boxes_of_contours_cover_the_same(seed):
         x, y, width, height = cv2.boundingRect(contour)
         expected[y : y + height, x : x + width] = 1
     assert np.array_equal(components_box_mask(mask, clamp=False).numpy(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in the decoder of pycocotools
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_run_lengths_are_json_and_decode_to_the_mask(share: float):
+    mask = np.random.default_rng(0).random((7, 5)) < share
+    rle = encode_rle(mask)
+    assert json.loads(json.dumps(rle)) == rle
+    assert rle["size"] == [7, 5]
+    assert np.array_equal(coco.decode(rle) > 0, mask)
