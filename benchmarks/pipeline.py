@@ -22,14 +22,14 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
 from clip_as_rnn.config import PRESETS, with_settings
-from clip_as_rnn.encoders.clip import Clip, Preparation
-from clip_as_rnn.encoders.preprocess import patch_pixels
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig, patch_pixels
 from clip_as_rnn.loading import ClipStages, ClipView, LoadedModels, assemble
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
-CLIP_PREPARATION = Preparation(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP_PREPARATION = PreprocessorConfig(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 PHOTO_HW = (375, 500)
 TEXTS = (
     *("cat", "dog", "sofa", "car", "whiskers", "window", "cup of coffee", "eye", "book", "lamp"),

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
-from clip_as_rnn.encoders.clip import Clip, Preparation
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 
 GOLDEN = Path(__file__).parent / "golden"
-CLIP_PREPARATION = Preparation(32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+CLIP_PREPARATION = PreprocessorConfig(32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def random_clip(*, seed=0, layers=3, heads=2, patch_px=8, width=16, dtype=torch.float32):

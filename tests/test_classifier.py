@@ -15,7 +15,7 @@ from clip_as_rnn.classifiers.visual_prompts import (
     ensemble_probabilities,
     shown_mask,
 )
-from clip_as_rnn.encoders.preprocess import normalise, square_image
+from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import grow_maps
 from random_clip import random_clip
@@ -69,7 +69,7 @@ def slow_scores(clip, texts, maps, rules):
     for i, one in enumerate(maps):
         mask = (grow_maps(one[None], IMAGE.shape[:2])[0] > rules.mask_threshold).numpy()
         marked = prepare_marks(IMAGE, rules.visual_prompts).show(mask)
-        pixels = normalise([square_image(marked, 32, rules.classifier_view)], clip.preparation)
+        pixels = normalize([square_image(marked, 32, rules.classifier_view)], clip.preparation)
         image = clip.encode_images(pixels, skipped_blocks=rules.classifier_skipped_blocks)[0]
         if rules.template_ensemble == "feature":
             means = [sum(clip.encode_texts([t.format(text)])[0] for t in rules.templates) for text in texts]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clip_as_rnn.classifiers.marks import MarkedImage, prepare_marks
 from clip_as_rnn.encoders.clip import Clip
-from clip_as_rnn.encoders.preprocess import View, normalise, square_image
+from clip_as_rnn.encoders.preprocess import View, normalize, square_image
 from clip_as_rnn.ops import grow_maps
 from clip_as_rnn.prompts.texts import VisualPrompt, reading, word
 from clip_as_rnn.types import Features, PatchMaps, RgbImage, Scores
@@ -127,7 +127,7 @@ class Classifier:
         unseen = self._unseen(exhibits, digests)
         size = _IMAGES_PER_PASS.get(self._clip.device.type, 8)
         for batch in _in_batches(unseen, size):
-            pixels = normalise([image for _, _, image in batch], self._clip.preparation)
+            pixels = normalize([image for _, _, image in batch], self._clip.preparation)
             features = self._clip.encode_images(
                 pixels,
                 skipped_blocks=self._rules.classifier_skipped_blocks,
@@ -141,7 +141,7 @@ class Classifier:
         self, exhibits: Sequence[Exhibit], digests: list[list[bytes]]
     ) -> Iterator[tuple[JudgingMemory, bytes, RgbImage]]:
         """Mark one proposal after the other, so that only a batch of images is alive; skip what is known."""
-        side_px, rules = self._clip.preparation.side_px, self._rules
+        side_px, rules = self._clip.preparation.image_size, self._rules
         for exhibit, rows in zip(exhibits, digests, strict=True):
             memory, queued = exhibit.memory, set(exhibit.memory.features)
             for patch_map in exhibit.maps:

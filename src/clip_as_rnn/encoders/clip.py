@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import CLIPModel, PreTrainedTokenizerBase
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.prompts.texts import word
 from clip_as_rnn.types import Features, Pixels
@@ -23,15 +24,6 @@ _TEXTS_PER_PASS = 256
 _PULL_BACK_BYTES = 512 * 2**20  # what the batched backward pass may take at once
 _MAX_PATCHES = 16_384  # one matrix over them takes 1 GiB, and the attention and its affinity need about five
 _SHOWN_LETTERS = 60  # of a text in a message
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """How the CLIP at hand wants its images: square side in pixels, and mean and deviation per channel in [0, 1]."""
-
-    side_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +54,7 @@ class Clip:
         self,
         model: CLIPModel,
         tokenizer: PreTrainedTokenizerBase,
-        preparation: Preparation,
+        preparation: PreprocessorConfig,
         fingerprint: str,
         logit_scale: float | None = None,
     ) -> None:

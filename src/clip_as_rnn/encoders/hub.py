@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
 from clip_as_rnn.config import BUNDLED
-from clip_as_rnn.encoders.clip import Clip, Preparation
+from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.errors import InputError, WeightsError
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
@@ -142,13 +143,13 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def _read_preparation(folder: Path, side_px: int) -> Preparation:
+def _read_preparation(folder: Path, side_px: int) -> PreprocessorConfig:
     """Read mean and deviation from preprocessor_config.json; CLIP's own where the file or a field is missing."""
     path = folder / "preprocessor_config.json"
     settings = _read_json(path) if path.is_file() else {}
     red, green, blue = (float(value) for value in settings.get("image_mean", _CLIP_MEAN))
     red_std, green_std, blue_std = (float(value) for value in settings.get("image_std", _CLIP_STD))
-    return Preparation(side_px, (red, green, blue), (red_std, green_std, blue_std))
+    return PreprocessorConfig(side_px, (red, green, blue), (red_std, green_std, blue_std))
 
 
 def _read_logit_scale(files: Sequence[Path]) -> float | None:

@@ -1,6 +1,7 @@
-"""From an RGB image to the pixels a CLIP reads: sizes, crops and normalisation, rounded as CLIP's own code does."""
+"""From an RGB image to the pixels a CLIP reads: sizes, crops and normalization, rounded as CLIP's own code does."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
@@ -8,11 +9,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clip_as_rnn.encoders.clip import Preparation
 from clip_as_rnn.types import Pixels, ResizedImage, RgbImage
 
 View = Literal["crop", "whole"]
 _LONG_STRIP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessorConfig:
+    """What a CLIP's preprocessor_config.json says of its images: square side in pixels, mean and std in [0, 1]."""
+
+    image_size: int
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
 
 
 def limit_size(image: RgbImage, max_side_px: int | None) -> ResizedImage:
@@ -24,14 +33,14 @@ def limit_size(image: RgbImage, max_side_px: int | None) -> ResizedImage:
     return _resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
-def patch_pixels(image: RgbImage, multiple_px: int, least_px: int, preparation: Preparation) -> Pixels:
+def patch_pixels(image: RgbImage, multiple_px: int, least_px: int, config: PreprocessorConfig) -> Pixels:
     """Stretch an image so that both sides are multiples of `multiple_px`, rounding up, and at least `least_px`."""
     height, width = (max(ceil(side / multiple_px) * multiple_px, least_px) for side in image.shape[:2])
-    return normalise([_resize(image, (height, width))], preparation)
+    return normalize([_resize(image, (height, width))], config)
 
 
 def square_image(image: RgbImage, side_px: int, view: View) -> ResizedImage:
-    """Cut the centre square out of an image, or squeeze all of it into one; bicubic, antialiased."""
+    """Cut the center square out of an image, or squeeze all of it into one; bicubic, antialiased."""
     if view == "whole":
         return _resize(image, (side_px, side_px))
     height, width = image.shape[:2]
@@ -45,10 +54,10 @@ def square_image(image: RgbImage, side_px: int, view: View) -> ResizedImage:
     return _resize(image, resized_hw)[top : top + side_px, left : left + side_px]
 
 
-def normalise(images: Sequence[RgbImage], preparation: Preparation) -> Pixels:
-    """Stack images of one size and shift and scale their channels to CLIP's mean and deviation."""
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    mean, std = torch.tensor(preparation.mean), torch.tensor(preparation.std)
+def normalize(images: Sequence[RgbImage], config: PreprocessorConfig) -> Pixels:
+    """Stack images of one size and shift and scale their channels by CLIP's mean and standard deviation; float32."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32) / 255
+    mean, std = (torch.tensor(values, dtype=torch.float32) for values in (config.image_mean, config.image_std))
     return (stacked - mean[:, None, None]) / std[:, None, None]
 
 

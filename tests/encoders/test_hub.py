@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, find_folder, fingerprint, load_clip
 from clip_as_rnn.errors import InputError, WeightsError
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")
 
 
@@ -41,16 +41,16 @@ def test_a_loaded_clip_is_frozen(folder):
 def test_the_preprocessor_file_sets_mean_and_deviation(folder):
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}), encoding="utf-8")
-    assert load(folder).preparation.mean == (0.1, 0.2, 0.3)
-    assert load(folder).preparation.std == (0.5, 0.6, 0.7)
+    assert load(folder).preparation.image_mean == (0.1, 0.2, 0.3)
+    assert load(folder).preparation.image_std == (0.5, 0.6, 0.7)
 
 
 def test_without_a_preprocessor_file_clips_own_numbers_hold(folder):
     (folder / "preprocessor_config.json").unlink()
     preparation = load(folder).preparation
-    assert preparation.side_px == 224
-    assert preparation.mean == (0.48145466, 0.4578275, 0.40821073)
-    assert preparation.std == (0.26862954, 0.26130258, 0.27577711)
+    assert preparation.image_size == 224
+    assert preparation.image_mean == (0.48145466, 0.4578275, 0.40821073)
+    assert preparation.image_std == (0.26862954, 0.26130258, 0.27577711)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -5,10 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_as_rnn.encoders.clip import Preparation
-from clip_as_rnn.encoders.preprocess import limit_size, normalise, patch_pixels, square_image
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig, limit_size, normalize, patch_pixels, square_image
 
-PLAIN = Preparation(224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = PreprocessorConfig(224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def noise(height, width, seed=0):
@@ -76,12 +75,24 @@ def test_sides_are_rounded_up_to_the_multiple(size_hw, multiple_px, least_px, ex
 
 
 def test_channels_are_shifted_and_scaled_one_by_one():
-    preparation = Preparation(4, (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    config = PreprocessorConfig(4, (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
     image = noise(4, 4)
-    pixels = normalise([image, image], preparation)
+    pixels = normalize([image, image], config)
     expected = (image / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 0.125]
     assert pixels.dtype == torch.float32
     np.testing.assert_allclose(pixels[1].permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_pixels_do_not_depend_on_the_default_precision_of_the_program():
+    config = PreprocessorConfig(4, (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
+    expected = normalize([noise(4, 4)], config)
+    torch.set_default_dtype(torch.float64)
+    try:
+        pixels = normalize([noise(4, 4)], config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, expected)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
 from random_clip import random_clip
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 TEXTS = ["cat", "dog", "a red car"]
 PROGRAM = """
 import sys
