@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clip_as_rnn.loading import load_segmenter
-from clip_as_rnn.refine.crf import wrap_colours
+from clip_as_rnn.refine.crf import wrap_colors
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -81,9 +81,9 @@ def test_the_label_map_agrees_on_9995_of_10000_pixels():
     assert (ids[result.label_map()] == recorded["labels"]).mean() >= 0.9995
 
 
-def test_the_distorted_colours_of_the_crf_are_theirs():
+def test_the_distorted_colors_of_the_crf_are_theirs():
     recorded = np.load(GOLDEN / "open_semantic.npz")
-    np.testing.assert_array_equal(wrap_colours(recorded["image"]), recorded["crf_image_bgr_u8"])
+    np.testing.assert_array_equal(wrap_colors(recorded["image"]), recorded["crf_image_bgr_u8"])
 
 
 def test_without_their_distortion_labels_change():

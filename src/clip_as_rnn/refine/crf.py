@@ -1,26 +1,115 @@
-"""From the last proposals to the masks the user gets: background, dense CRF, one label or none per pixel.
+"""From the last proposals to masks: background, dense CRF, arg-max.
 
 Semantic: all texts compete for every pixel. Referring: each text stands alone against the background, so masks may
-overlap. Knows nothing of CLIP.
+overlap. A semantic result is one label map, whatever the number of texts: a mask per text would take n times its room.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian, refine
+from clip_as_rnn.dense_crf.crf import PAPER_KERNELS, Bilateral, DenseCrf, Gaussian, Kernel, refine
 from clip_as_rnn.ops import grow_maps
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, SoftMasks
 
-__all__ = ["Bilateral", "Gaussian", "finish", "refine"]
+__all__ = ["Bilateral", "CrfRefiner", "Gaussian", "refine"]
 
 _RELEASE_MEAN_BGR = (104.008, 116.669, 122.675)
+_TEXTS_AT_ONCE = 2  # two texts against the background are four channels, which the CRF filters at the cost of one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrfRefiner:
+    """Gives every pixel to its most probable label, after a dense CRF or without one.
+
+    The probabilities are (1 - max_c Y_c)^background_factor and Y_1..Y_n, which the CRF, if there is one, sharpens.
+    Ties go to the background, then to the earlier text.
+    """
+
+    mode: Literal["semantic", "referring"] = "semantic"
+    crf: bool = True
+    iterations: int = 10
+    kernels: tuple[Kernel, ...] = PAPER_KERNELS
+    crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"
+    background_factor: float = 1.0
+    device: torch.device | str = "cpu"
+
+    def refine(self, image: RgbImage, masks: PatchMaps) -> LabelMap | Masks:
+        """Refine soft masks (n, gh, gw) in [0, 1] to the size of the image.
+
+        Returns:
+            Semantic mode: a label map (h, w), 0 for background and i + 1 for text i. Referring mode: masks (n, h, w).
+        """
+        if self.mode == "referring":
+            found = np.zeros((len(masks), *image.shape[:2]), dtype=bool)
+            for i, (background, text) in enumerate(self._one_by_one(image, masks)):
+                found[i] = (text > background).cpu().numpy()
+            return found
+        if len(masks) == 0:
+            return np.zeros(image.shape[:2], np.int64)
+        if self.crf:
+            labels = self._together(image, masks).argmax(0)
+        else:
+            best, text = _find_strongest(masks, image.shape[:2])
+            labels = torch.where(self._background(best) >= best, 0, text + 1)
+        return np.asarray(labels.cpu().numpy())
+
+    def marginals(self, image: RgbImage, masks: PatchMaps) -> SoftMasks:
+        """Give the probability of each text at each pixel, (n, h, w) in [0, 1], as the CRF leaves it.
+
+        In semantic mode those of all texts and the background sum to 1, in referring mode those of each text and the
+        background. Without a CRF they are the soft masks, enlarged.
+        """
+        if len(masks) == 0 or not self.crf:
+            return grow_maps(masks, image.shape[:2])
+        if self.mode == "semantic":
+            return self._together(image, masks)[1:]
+        return torch.stack([text for _, text in self._one_by_one(image, masks)])
+
+    def _together(self, image: RgbImage, masks: PatchMaps) -> Float[Tensor, "1+n h w"]:
+        """Infer the marginals of the background and of all texts, which share every pixel."""
+        probabilities = torch.empty(1 + len(masks), *image.shape[:2])
+        for i in range(len(masks)):
+            probabilities[1 + i] = grow_maps(masks[i : i + 1], image.shape[:2])[0]
+        probabilities[0] = self._background(probabilities[1:].amax(0))
+        return self._pairwise(image).infer(probabilities, iterations=self.iterations)
+
+    def _one_by_one(self, image: RgbImage, masks: PatchMaps) -> Iterator[Float[Tensor, "2 h w"]]:
+        """Infer for each text the marginals of the background and of that text alone."""
+        pairwise = self._pairwise(image) if self.crf and len(masks) else None
+        for some in torch.split(masks, _TEXTS_AT_ONCE) if len(masks) else ():
+            texts = grow_maps(some, image.shape[:2])
+            problems = torch.stack([self._background(texts), texts], 1)  # b 2 h w
+            yield from pairwise.infer(problems, iterations=self.iterations) if pairwise else problems
+
+    def _background(self, strongest: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
+        """Give the background's probability where the strongest text has this one."""
+        return (1 - strongest).clamp_(min=0).pow_(self.background_factor)
+
+    def _pairwise(self, image: RgbImage) -> DenseCrf:
+        return DenseCrf(image if self.crf_image == "rgb" else wrap_colors(image), self.kernels, device=self.device)
+
+
+def wrap_colors(image: RgbImage) -> UInt8[ndarray, "h w 3"]:
+    """Distort colors as the authors' release does before its CRF: BGR minus the mean, truncated, modulo 256."""
+    shifted = np.trunc(image[:, :, ::-1].astype(np.float32) - np.array(_RELEASE_MEAN_BGR))
+    return np.asarray(shifted.astype(np.int16).astype(np.uint8))
+
+
+def _find_strongest(masks: PatchMaps, size_hw: tuple[int, int]) -> tuple[Float[Tensor, "h w"], Int64[Tensor, "h w"]]:
+    """Find each pixel's largest soft mask and whose it is (the earlier of equals), enlarging one at a time."""
+    best, text = torch.full(size_hw, -1.0), torch.zeros(size_hw, dtype=torch.int64)
+    for i in range(len(masks)):
+        grown = grow_maps(masks[i : i + 1], size_hw)[0]
+        text.masked_fill_(grown > best, i)
+        torch.maximum(best, grown, out=best)
+    return best, text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,42 +125,17 @@ class FinishingRules:
 
 
 def finish(image: RgbImage, maps: PatchMaps, rules: FinishingRules, device: torch.device) -> Masks:
-    """Turn the last proposals of one image into masks at the image's size; row i belongs to text i.
-
-    A pixel goes to the largest of (1 - max_c Y_c)^background_factor and Y_1..Y_n after the CRF; ties go to the
-    background, then to the earlier text.
-    """
-    if len(maps) == 0:
-        return np.zeros((0, *image.shape[:2]), dtype=bool)
-    sharpen = _sharpener(image, rules, device)
-    if rules.mode == "semantic":
-        labels = _label(grow_maps(maps, image.shape[:2]), rules.background_factor, sharpen)
-        return np.stack([labels == i + 1 for i in range(len(maps))])
-    alone = (_label(grow_maps(one[None], image.shape[:2]), rules.background_factor, sharpen) for one in maps)
-    return np.stack([labels == 1 for labels in alone])
-
-
-def with_background(proposals: SoftMasks, factor: float) -> Float[Tensor, "1+n h w"]:
-    """Put the background's probability, (1 - max_c Y_c)^factor, before those of the texts."""
-    rest = (1 - proposals.amax(0, keepdim=True)).clamp(min=0)
-    return torch.cat([rest**factor, proposals])
-
-
-def wrap_colours(image: RgbImage) -> UInt8[ndarray, "h w 3"]:
-    """Distort colours as the authors' release does before its CRF: BGR minus the mean, truncated, modulo 256."""
-    shifted = np.trunc(image[:, :, ::-1].astype(np.float32) - np.array(_RELEASE_MEAN_BGR))
-    return np.asarray(shifted.astype(np.int16).astype(np.uint8))
-
-
-def _sharpener(image: RgbImage, rules: FinishingRules, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Build the CRF's pairwise terms once per image; the identity where the CRF is off."""
-    if not rules.crf:
-        return lambda probabilities: probabilities
-    colours = image if rules.crf_image == "rgb" else wrap_colours(image)
-    crf = DenseCrf(colours, rules.kernels, device=device)
-    return lambda probabilities: crf.infer(probabilities, iterations=rules.crf_iterations)
-
-
-def _label(proposals: SoftMasks, factor: float, sharpen: Callable[[Tensor], Tensor]) -> LabelMap:
-    labels: LabelMap = sharpen(with_background(proposals, factor)).argmax(0).cpu().numpy()
-    return labels
+    """Turn the last proposals of one image into masks at the image's size; row i belongs to text i."""
+    refiner = CrfRefiner(
+        mode=rules.mode,
+        crf=rules.crf,
+        iterations=rules.crf_iterations,
+        kernels=rules.kernels,
+        crf_image=rules.crf_image,
+        background_factor=rules.background_factor,
+        device=device,
+    )
+    refined = refiner.refine(image, maps)
+    if rules.mode == "referring":
+        return refined
+    return np.stack([refined == i + 1 for i in range(len(maps))]) if len(maps) else refined[None][:0].astype(bool)
