@@ -1,17 +1,20 @@
 """From anything that holds a picture to one kind of array: sRGB, 8 bits, upright, opaque.
 
 Knows files, limits and odd encodings; knows nothing of texts or models. Files are never trusted: only still-picture
-formats are opened, and the size is checked before a pixel is decoded.
+formats are opened, and the size is checked before a pixel is decoded. Pixels are converted in bands, so that a picture
+takes little more memory than its decoder and the array do.
 """
 
+import ctypes
 import io
 import logging
 import re
+import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -21,6 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
+from PIL import _imaging as pillow_library
 from torch import Tensor
 
 from clip_as_rnn.errors import InputError
@@ -34,22 +38,31 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".
 
 _LOG = logging.getLogger(__name__)
 _EXIF_ORIENTATION = 0x0112
-_16_BITS = 0xFFFF
-_UPRIGHT = {  # EXIF orientation: what puts the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_8_BITS, _12_BITS, _16_BITS = 0xFF, 0xFFF, 0xFFFF
+_BAND_PIXELS = 1 << 22
+_STORED: dict[int, Callable[[ndarray], ndarray]] = {  # EXIF orientation: the upright picture seen as the file holds it
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: np.rot90,
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_IRREGULAR = {  # type of a file that is none of the disk: its name
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 # What Pillow raises on damaged or boundless files; MemoryError and the like are not the file's fault and pass through.
 DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
     *(RuntimeError, Image.DecompressionBombError),  # RuntimeError: AVIF's decoder
 )
-_WARNINGS_LOCK = Lock()  # warnings.catch_warnings is not thread-safe
+_PILLOW_LOCK = Lock()  # how warnings are told, and to whom libtiff speaks, is the same for all threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,12 +133,15 @@ def _from_array(array: ndarray) -> RgbImage:
 
 def _from_path(path: Path) -> Picture:
     try:
-        if path.is_dir():
-            raise InputError(f"Expected an image file, but {str(path)!r} is a folder.")
-        if not path.exists():
-            raise InputError(f"No image at {str(path)!r}; check the path.")
+        status = path.stat()
+        kind = _IRREGULAR.get(stat.S_IFMT(status.st_mode))
+        if kind is not None:  # opening a pipe would wait for whoever fills it
+            way_out = "" if kind == "a folder" else "; save what it gives to a file first"
+            raise InputError(f"Expected an image file, but {str(path)!r} is {kind}{way_out}.")
         with path.open("rb") as file:
-            return _from_file(file, repr(str(path)), size_bytes=path.stat().st_size)
+            return _from_file(file, repr(str(path)), size_bytes=status.st_size)
+    except FileNotFoundError as error:
+        raise InputError(f"No image at {str(path)!r}; check the path.") from error
     except OSError as error:  # no permission, a name too long
         raise InputError(f"The image {str(path)!r} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:  # a null byte in the path
@@ -139,13 +155,13 @@ def _from_file(file: io.BytesIO | io.BufferedReader, name: str, *, size_bytes: i
     if size_bytes == 0:
         raise InputError(f"Expected an image, but {name} is empty (0 bytes).")
     try:
-        with _quiet_pillow():
+        with quiet_pillow():
             image = Image.open(file, formats=_known_formats())
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its extras
     except UnidentifiedImageError as error:
         raise InputError(f"Expected an image, but {name} is none of {', '.join(_known_formats())}.") from error
     except Image.DecompressionBombError as error:
-        claimed = re.search(r"\d+", str(error))
+        claimed = re.search(r"\d+(?= pixels\))", str(error))
         raise _too_large(name, int(claimed.group()) if claimed else None) from error
     except DAMAGE as error:
         raise _damaged(name, error) from error
@@ -157,35 +173,63 @@ def _from_pillow(image: Image.Image, name: str, *, notes: tuple[str, ...]) -> Pi
     """Decode, flatten to 8-bit RGB and turn upright."""
     _check_size(image.width, image.height, name)
     try:
-        image.load()
-        pixels, more = _to_rgb(image, name)
-        turn = _UPRIGHT.get(_orientation(image))
-        if turn is not None:
-            pixels = np.array(Image.fromarray(pixels).transpose(turn))
+        is_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        with quiet_pillow() if image.format == "TIFF" else nullcontext():
+            image.load()
+        convert, more = _converter(image, name)
+        orientation = _orientation(image)
+        size_hw = image.size if orientation in _SIDEWAYS else image.size[::-1]
+        pixels = np.empty((*size_hw, 3), dtype=np.uint8)
+        stored = _STORED.get(orientation, np.asarray)(pixels)
+        for top, band in _bands(image):
+            stored[top : top + band.height] = convert(band)
     except DAMAGE as error:
         raise _damaged(name, error) from error
+    if is_deep and 0 < pixels.max() <= round(_12_BITS / _16_BITS * _8_BITS):
+        more = (*more, f"Of the 16 bits of {name} only the lowest 12 are used; it is almost black as it is read.")
     return Picture(pixels, (*notes, *more))
 
 
-def _to_rgb(image: Image.Image, name: str) -> tuple[RgbImage, tuple[str, ...]]:
-    """Bring any mode of Pillow to RGB; a second value says what had to be guessed."""
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Cut an image into bands of whole rows; yield the first row of each, and the band."""
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _converter(image: Image.Image, name: str) -> tuple[Callable[[Image.Image], ndarray], tuple[str, ...]]:
+    """Choose how a band of any mode of Pillow becomes RGB or grey; a second value says what had to be guessed."""
     if image.mode.startswith("I") or image.mode == "F":
-        grey, notes = _to_8_bits(np.asarray(image), name)
-        return np.repeat(grey[:, :, None], 3, axis=2), notes
+        return _gray_converter(image, name)
     if image.has_transparency_data:
-        return _on_white(image.convert("RGBA")), ()
-    return np.array(image.convert("RGB")), ()
+        return lambda band: _on_white(band.convert("RGBA")), ()
+    return lambda band: np.asarray(band.convert("RGB")), ()
 
 
-def _to_8_bits(values: ndarray, name: str) -> tuple[UInt8[ndarray, "h w"], tuple[str, ...]]:
+def _gray_converter(image: Image.Image, name: str) -> tuple[Callable[[Image.Image], ndarray], tuple[str, ...]]:
     """Scale 16 bits to 8; stretch wider numbers, whose range no format fixes, from their least to their greatest."""
-    if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= _16_BITS:
-        return np.round(values * (255.0 / _16_BITS)).astype(np.uint8), ()
-    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    stretched = (finite - low) * (255.0 / (high - low if high > low else 1.0))
+    ends = [(values.min(), values.max()) for values in (_finite(band) for _, band in _bands(image))]
+    low, high = float(min(least for least, _ in ends)), float(max(greatest for _, greatest in ends))
+    if image.mode != "F" and low >= 0 and high <= _16_BITS:
+        return lambda band: _to_gray(np.asarray(band) * (_8_BITS / _16_BITS)), ()
+    scale = _8_BITS / (high - low if high > low else 1.0)
     note = f"The grey values of {name} have no fixed range; {low:g} to {high:g} were stretched to black to white."
-    return np.round(stretched).astype(np.uint8), (note,)
+    return lambda band: _to_gray((_finite(band) - low) * scale), (note,)
+
+
+def _finite(band: Image.Image) -> ndarray:
+    """Return the values of a band, 0 for those that are no numbers."""
+    values = np.asarray(band)
+    return (
+        values
+        if np.issubdtype(values.dtype, np.integer)
+        else np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    )
+
+
+def _to_gray(values: ndarray) -> UInt8[ndarray, "h w 1"]:
+    gray: UInt8[ndarray, "h w 1"] = np.round(values).astype(np.uint8)[:, :, None]
+    return gray
 
 
 def _on_white(image: Image.Image) -> RgbImage:
@@ -197,18 +241,38 @@ def _on_white(image: Image.Image) -> RgbImage:
 def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation; a damaged EXIF block counts as none, for the picture itself is sound."""
     try:
-        with _quiet_pillow():
+        with quiet_pillow():
             return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except DAMAGE:
         return 1
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings on headers and sizes: our own checks decide and speak."""
-    with _WARNINGS_LOCK, warnings.catch_warnings():
+def quiet_pillow() -> Iterator[None]:
+    """Silence what Pillow and its libtiff say of headers and sizes: our own checks decide and speak.
+
+    One thread at a time is inside.
+    """
+    with _PILLOW_LOCK, warnings.catch_warnings(), _quiet_libtiff():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Take away where libtiff prints its complaints, past Python; where it cannot be reached, it goes on."""
+    handlers = []
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(pillow_library.__file__)  # a symbol of what it is linked with is found by this one, too
+        handlers = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
+    for handler in handlers:
+        handler.argtypes, handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+    before = [handler(None) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, was in zip(handlers, before, strict=True):
+            handler(was)
 
 
 def _known_formats() -> list[str]:

@@ -1,10 +1,13 @@
 """Reading pictures: every odd file that holds a picture is read, every other one is refused in one sentence."""
 
 import io
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -92,6 +95,41 @@ def test_16_bit_grey_is_scaled_to_8_bits(tmp_path: Path):
         assert picture.notes == ()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_12_bits_in_16_are_read_as_they_are_and_said(tmp_path: Path, channels: int, suffix: str):
+    path = tmp_path / f"camera{suffix}"
+    deep = np.linspace(0, 4095, 300 * channels).astype(np.uint16).reshape(15, 20, channels)
+    cv2.imwrite(str(path), deep)
+    picture = read_picture(path)
+    assert picture.pixels.max() == (16 if channels == 1 else 15)
+    assert picture.notes == (
+        f"Of the 16 bits of {str(path)!r} only the lowest 12 are used; it is almost black as it is read.",
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_dark_pictures_of_8_bits_and_black_ones_of_16_need_no_note(tmp_path: Path, mode: str):
+    assert read_picture(_saved(tmp_path / "night.png", Image.new(mode, (9, 9)))).notes == ()
+    assert read_picture(_saved(tmp_path / "black.png", Image.fromarray(np.zeros((9, 9), np.uint16)))).notes == ()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_reading_takes_little_more_memory_than_the_array(
+    tmp_path: Path, kind: type, orientation: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(images, "_BAND_PIXELS", 50_000)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _saved(tmp_path / "large.png", Image.fromarray(np.zeros((2000, 1500), kind)), compress_level=1, exif=exif)
+    tracemalloc.start()
+    pixels = read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * pixels.nbytes
+
+
 def test_float_grey_is_stretched_and_said(tmp_path: Path):
     path = _saved(tmp_path / "height.tif", Image.fromarray(np.array([[-1.0, 0.0], [1.0, 3.0]], dtype=np.float32)))
     picture = read_picture(path)
@@ -157,7 +195,9 @@ def test_extreme_sizes_are_read(tmp_path: Path, size_hw: tuple[int, int]):
     assert read_image(path).shape == (*size_hw, 3)
 
 
-@pytest.mark.parametrize("size", [(30_000, 30_000), (13_000, 13_000)])  # beyond and within Pillow's own limit
+@pytest.mark.parametrize(
+    "size", [(60_000, 60_000), (30_000, 30_000), (13_000, 13_000)]
+)  # beyond and within Pillow's own limit
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     path = tmp_path / "bomb.png"
@@ -176,11 +216,36 @@ def test_an_array_beyond_the_limit_is_refused():
         read_image(huge)
 
 
+@pytest.mark.parametrize("path", ["pipe.png", "/dev/zero"])
+def test_what_is_no_file_of_the_disk_is_refused_and_not_waited_for(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    kind = "a device" if path == "/dev/zero" else "a pipe"
+    with pytest.raises(InputError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"Expected an image file, but {path!r} is {kind}; save what it gives to a file first."
+
+
 def test_a_truncated_jpeg_is_refused(photo: np.ndarray, tmp_path: Path):
     path = _saved(tmp_path / "cut.jpg", Image.fromarray(photo))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"^The image '.*cut\.jpg' is damaged or cut short: [^\n]*\.$"):
         read_image(path)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_a_damaged_tiff_is_refused_without_its_library_speaking(
+    photo: np.ndarray, compression: str, capfd: pytest.CaptureFixture[str]
+):
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, format="TIFF", compression=compression)
+    damaged = bytearray(file.getvalue())
+    damaged[20:400] = b"\x00\xff" * 190
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        read_image(bytes(damaged))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path):
