@@ -21,10 +21,11 @@ from rich.markdown import Markdown
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
-from clip_as_rnn.config import PRESETS, with_settings
+from clip_as_rnn.config import with_settings
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig, patch_pixels
 from clip_as_rnn.loading import ClipStages, ClipView, LoadedModels, assemble
+from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 

@@ -40,7 +40,7 @@ class FakeSegmenter(Segmenter[object]):
         return fake_segmentation(image.shape[:2], texts, {GHOST: 1}, trace=trace)
 
     def describe(self) -> dict[str, str]:
-        return {"model": self.config.model, "device": "cpu"}
+        return {"model": self.config.propose.model, "device": "cpu"}
 
 
 @dataclass

@@ -41,7 +41,7 @@ class FakeSegmenter:
     refused: tuple[int, int] | None = None  # images of this size are an error
 
     def segment(self, image: ndarray, texts: Sequence[str], *, trace: bool = False) -> Segmentation:
-        self.calls.append(Call(tuple(texts), self.config.background_texts, self.config.visual_prompts))
+        self.calls.append(Call(tuple(texts), self.config.propose.background_texts, self.config.classify.visual_prompts))
         size = image.shape[:2]
         if size == self.refused:
             raise InputError("This image was refused.")
@@ -58,7 +58,7 @@ class FakeSegmenter:
 
     def check(self, texts: Sequence[str]) -> None:
         """Refuse texts that are longer than 1000 characters in any template."""
-        templates = (self.config.proposal_template, *self.config.templates)
+        templates = (self.config.propose.proposal_template, *self.config.classify.templates)
         if any(len(template.replace("{}", text)) > 1000 for template in templates for text in texts):
             raise InputError("This text is too long.")
 

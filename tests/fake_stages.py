@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Proposal
@@ -61,4 +61,4 @@ class FakeStages:
 
 def fake_segmenter(judge, **settings):
     """Make a segmenter whose classifier is `judge(text, texts left, view)`."""
-    return Segmenter(FakeStages(judge), SegmenterConfig(**{"score_threshold": 0.5, **settings}))
+    return Segmenter(FakeStages(judge), with_settings(SegmenterConfig(), {"score_threshold": 0.5, **settings}))

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from clip_as_rnn.config import PRESETS
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import PARTS, ablate, plan_variants
 from clip_as_rnn.evaluation.benchmark import Conduct, Question
 from clip_as_rnn.evaluation.datasets import find_dataset
 from clip_as_rnn.evaluation.labelled import read_vocabulary
 from clip_as_rnn.evaluation.runner import RunOptions, Shard
+from clip_as_rnn.presets import PRESETS
 from evaluation_trees import FakeSegmenter, Silent, box, write_tree
 
 SIZE = (4, 4)
@@ -21,7 +21,7 @@ class WithoutRefinement(FakeSegmenter):
     """Finds half of what it would find with the CRF."""
 
     def segment(self, image, texts, *, trace=False):
-        answers = self.answers if self.config.crf else {SIZE: {"aeroplane": box(SIZE, slice(0, 2))}}
+        answers = self.answers if self.config.refine.crf else {SIZE: {"aeroplane": box(SIZE, slice(0, 2))}}
         return FakeSegmenter(answers, self.config, self.calls).segment(image, texts)
 
     def replace(self, **settings):

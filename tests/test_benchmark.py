@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.config import with_settings
 from clip_as_rnn.evaluation.benchmark import Conduct, Question, evaluate
 from clip_as_rnn.evaluation.datasets import DATASETS, SemanticDataset, find_dataset
 from clip_as_rnn.evaluation.labelled import read_vocabulary
 from clip_as_rnn.evaluation.runner import RunOptions
+from clip_as_rnn.presets import find_preset
 from evaluation_trees import FakeSegmenter, Silent, box, rectangle, reference, write_referring_tree, write_tree
 
 A, B = (4, 4), (4, 8)

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from clip_as_rnn import loading
-from clip_as_rnn.config import PRESETS, SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.loading import choose_device, choose_dtype, load_segmenter
+from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.refine.crf import finish
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -139,17 +140,17 @@ def test_background_texts_are_optional(segmenter):
 
 
 def test_a_config_of_ones_own_is_taken_as_it_is():
-    config = SegmenterConfig(score_threshold=0.2)
+    config = with_settings(SegmenterConfig(), {"score_threshold": 0.2})
     segmenter = load_segmenter(config, **MODELS, crf=False)
-    assert segmenter.config.score_threshold == 0.2
-    assert not segmenter.config.crf
-    assert segmenter.config.model == str(GOLDEN / "generator")
+    assert segmenter.config.classify.score_threshold == 0.2
+    assert not segmenter.config.refine.crf
+    assert segmenter.config.propose.model == str(GOLDEN / "generator")
 
 
 def test_other_settings_keep_the_loaded_models(segmenter):
     other = segmenter.replace(score_threshold=0.7)
-    assert other.config.score_threshold == 0.7
-    assert segmenter.config.score_threshold == 0.1
+    assert other.config.classify.score_threshold == 0.7
+    assert segmenter.config.classify.score_threshold == 0.1
     assert other.stages.models is segmenter.stages.models
 
 

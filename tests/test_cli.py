@@ -13,9 +13,10 @@ from PIL import Image
 import clip_as_rnn
 import command
 from clip_as_rnn.apps import cli
-from clip_as_rnn.config import PRESETS, SegmenterConfig, with_settings
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import WeightsError
 from clip_as_rnn.loading import load_segmenter
+from clip_as_rnn.presets import PRESETS
 from command import GHOST, Ending, FakeSegmenter, files_in
 
 car, loads, photo = command.car, command.loads, command.photo  # fixtures
@@ -37,7 +38,7 @@ def test_segment_writes_overlay_labels_masks_and_json(car: Callable[..., Ending]
     assert [one["text"] for one in content["found"]] == ["cat", "cup"]
     assert [(one["text"], one["step"]) for one in content["rejected"]] == [(GHOST, 1)]
     assert content["image"] == "photo.png"
-    assert content["settings"]["score_threshold"] == PRESETS["default"].score_threshold
+    assert content["settings"]["score_threshold"] == PRESETS["default"].classify.score_threshold
     assert content["preset"] == "default"
 
 

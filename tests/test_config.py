@@ -1,21 +1,22 @@
 """Settings: the presets' numbers against the published tables, and every sentence about a setting that cannot be."""
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError
 from inspect import unwrap
 
 import pytest
 
 from clip_as_rnn.config import (
-    BACKGROUND_PAPER,
-    PRESETS,
     VIT_B16,
     VIT_L14,
     SegmenterConfig,
-    find_preset,
+    flat_settings,
+    setting_types,
     with_settings,
 )
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts.texts import BACKGROUND_GROUPS, BACKGROUND_RELEASE, PHOTO_TEMPLATES, word
+from clip_as_rnn.presets import PRESETS, find_preset
+from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES, fill
+from clip_as_rnn.prompts.word_lists import BACKGROUND_GROUPS, BACKGROUND_PAPER, BACKGROUND_RELEASE
 
 SEMANTIC = ("voc", "coco-object", "context", "pc459", "ade150", "ade847")
 REFERRING = ("refcoco", "refcoco+", "refcocog", "gres")
@@ -40,8 +41,9 @@ OFFICIAL = PAPER | {
 
 
 def numbers(config):
-    marks = set(config.visual_prompts)
-    return config.mask_threshold, config.score_threshold, config.cam_threshold, config.classifier, marks
+    classify = config.classify
+    prompts = set(classify.visual_prompts)
+    return classify.mask_threshold, classify.score_threshold, config.propose.cam_threshold, classify.classifier, prompts
 
 
 def test_the_presets_are_these():
@@ -63,22 +65,22 @@ def test_official_presets_have_the_configs_numbers(name):
 def test_modes_and_templates_are_those_of_the_task(family):
     for name in SEMANTIC:
         config = PRESETS[f"{family}-{name}"]
-        assert (config.mode, config.templates, config.model) == ("semantic", PHOTO_TEMPLATES, VIT_B16)
+        assert (config.mode, config.classify.templates, config.propose.model) == ("semantic", PHOTO_TEMPLATES, VIT_B16)
     for name in REFERRING:
         config = PRESETS[f"{family}-{name}"]
-        assert (config.mode, config.templates, config.model) == ("referring", (), VIT_B16)
+        assert (config.mode, config.classify.templates, config.propose.model) == ("referring", (), VIT_B16)
 
 
 def test_stuff_of_context_has_marks_of_its_own():
     for family in ("paper", "official"):
-        assert set(PRESETS[f"{family}-context"].stuff_visual_prompts) == {"blur", "gray"}
+        assert set(PRESETS[f"{family}-context"].classify.stuff_visual_prompts) == {"blur", "gray"}
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_paper_presets_have_none_of_the_releases_behaviours(name):
     config = PRESETS[f"paper-{name}"]
-    plain = SegmenterConfig()
-    for field in (
+    settings, plain = flat_settings(config), flat_settings(SegmenterConfig())
+    for setting in (
         "first_proposal_template",
         "foreground_fallback",
         "clamp_boxes",
@@ -95,43 +97,45 @@ def test_paper_presets_have_none_of_the_releases_behaviours(name):
         "max_side_px",
         "crf_max_side_px",
     ):
-        assert getattr(config, field) == getattr(plain, field), field
-    assert config.background_texts == BACKGROUND_PAPER
+        assert settings[setting] == plain[setting], setting
+    assert config.propose.background_texts == BACKGROUND_PAPER
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_presets_have_all_of_the_releases_behaviours(name):
     config = PRESETS[f"official-{name}"]
-    assert config.background_texts == BACKGROUND_RELEASE
-    assert config.first_proposal_template == "{}"
-    assert config.side_multiple_px == 16
-    assert config.classifier_skipped_blocks == 1
-    assert config.template_ensemble == "probability"
-    assert config.crf_image == "bgr-wrapped"
-    assert config.foreground_fallback
-    assert config.clamp_boxes
-    assert config.half_position_embeddings
-    assert config.strict_threshold
-    assert config.keep_best
-    assert config.repeat_first_step
-    assert not config.drop_empty_masks
-    assert config.contrast_texts == ()
+    assert config.propose.background_texts == BACKGROUND_RELEASE
+    assert config.propose.first_proposal_template == "{}"
+    assert config.propose.side_multiple_px == 16
+    assert config.classify.classifier_skipped_blocks == 1
+    assert config.classify.template_ensemble == "probability"
+    assert config.refine.crf_image == "bgr-wrapped"
+    assert config.propose.foreground_fallback
+    assert config.propose.clamp_boxes
+    assert config.propose.half_position_embeddings
+    assert config.recurrence.strict_threshold
+    assert config.recurrence.keep_best
+    assert config.recurrence.repeat_first_step
+    assert not config.refine.drop_empty_masks
+    assert config.classify.contrast_texts == ()
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
 def test_the_crf_is_that_of_the_paper_but_for_the_bundled_model(config):
-    deviations = (config.crf_gaussian_xy, config.crf_bilateral_xy)
-    weights = (config.crf_gaussian_weight, config.crf_bilateral_weight)
-    assert (deviations, weights, config.crf_iterations) == ((1, 67), (3, 4), 10)
-    assert config.crf_bilateral_rgb == (3 if config is not PRESETS["tiny"] else 13)
+    deviations = (config.refine.crf_gaussian_xy, config.refine.crf_bilateral_xy)
+    weights = (config.refine.crf_gaussian_weight, config.refine.crf_bilateral_weight)
+    assert (deviations, weights, config.refine.crf_iterations) == ((1, 67), (3, 4), 10)
+    assert config.refine.crf_bilateral_rgb == (3 if config is not PRESETS["tiny"] else 13)
 
 
 def test_a_lone_text_can_fail_only_where_we_recommend():
-    assert {name for name, config in PRESETS.items() if config.contrast_texts} == {"default", "tiny"}
+    assert {name for name, config in PRESETS.items() if config.classify.contrast_texts} == {"default", "tiny"}
 
 
 def test_only_tiny_uses_the_bundled_model():
-    assert {name for name, config in PRESETS.items() if "tiny" in (config.model, config.classifier)} == {"tiny"}
+    assert {
+        name for name, config in PRESETS.items() if "tiny" in (config.propose.model, config.classify.classifier)
+    } == {"tiny"}
 
 
 def test_texts_of_the_paper_are_counted_right():
@@ -143,7 +147,7 @@ def test_texts_of_the_paper_are_counted_right():
 
 
 def test_a_text_is_put_into_its_template_as_it_is():
-    assert word("a clean origami {}.", ["cat", "a {brace}"]) == ["a clean origami cat.", "a clean origami a {brace}."]
+    assert fill("a clean origami {}.", ["cat", "a {brace}"]) == ["a clean origami cat.", "a clean origami a {brace}."]
 
 
 def test_a_config_never_changes():
@@ -259,12 +263,21 @@ def test_a_preset_unlike_any_is_met_with_all_of_them():
 
 def test_lists_become_tuples_and_none_an_empty_one():
     config = make(templates=None, visual_prompts=["circle"], max_steps=None)
-    assert (config.templates, config.visual_prompts, config.max_steps) == ((), ("circle",), None)
-    assert make(stuff_visual_prompts=["gray"]).stuff_visual_prompts == ("gray",)
-    assert make(stuff_visual_prompts=None).stuff_visual_prompts is None
+    assert (config.classify.templates, config.classify.visual_prompts, config.recurrence.max_steps) == (
+        (),
+        ("circle",),
+        None,
+    )
+    assert make(stuff_visual_prompts=["gray"]).classify.stuff_visual_prompts == ("gray",)
+    assert make(stuff_visual_prompts=None).classify.stuff_visual_prompts is None
 
 
 def test_what_is_not_set_stays():
     changed = with_settings(PRESETS["official-voc"], {"crf": False})
-    same = [field.name for field in fields(changed) if field.name != "crf"]
-    assert all(getattr(changed, name) == getattr(PRESETS["official-voc"], name) for name in same)
+    assert flat_settings(changed) == {**flat_settings(PRESETS["official-voc"]), "crf": False}
+
+
+def test_every_setting_has_a_name_of_its_own():
+    sections = [SegmenterConfig().propose, SegmenterConfig().classify, SegmenterConfig().recurrence]
+    names = [name for section in (*sections, SegmenterConfig().refine) for name in vars(section)]
+    assert len(names) + 2 == len(set(names)) + 2 == len(flat_settings(SegmenterConfig())) == len(setting_types())

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_as_rnn.config import PRESETS
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import DATASETS, ReferringDataset, SemanticDataset, find_dataset
 from clip_as_rnn.evaluation.labelled import IGNORED, list_images, read_labels, read_rgb, read_vocabulary
 from clip_as_rnn.evaluation.vocabulary import bundled_vocabulary, listed_vocabulary
+from clip_as_rnn.presets import PRESETS
 from evaluation_trees import write_image, write_label_image, write_tree
 
 SEMANTIC = [name for name, row in DATASETS.items() if isinstance(row, SemanticDataset)]

@@ -71,8 +71,8 @@ def test_the_papers_preset_of_the_data_set_is_the_default_and_options_reach_the_
     code, _ = car("voc", "--root", voc, "-o", tmp_path / "out", *options.split())
     ((config, places),) = loaded
     assert code == 0
-    assert (config.score_threshold, config.cam_threshold, config.model) == (0.6, 0.3, "tiny")
-    assert config.visual_prompts == ("blur", "circle")
+    assert (config.classify.score_threshold, config.propose.cam_threshold, config.propose.model) == (0.6, 0.3, "tiny")
+    assert config.classify.visual_prompts == ("blur", "circle")
     assert places == {"device": "cpu", "dtype": "float32"}
 
 

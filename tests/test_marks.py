@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from clip_as_rnn.classifiers.marks import prepare_marks
-from clip_as_rnn.prompts.texts import VISUAL_PROMPTS
+from clip_as_rnn.config import VISUAL_PROMPTS
 
 RED = [255, 0, 0]
 

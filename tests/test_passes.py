@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.evaluation.passes import plan_passes, predict
 from clip_as_rnn.evaluation.sentences import merge_masks, predict_reference
 from clip_as_rnn.evaluation.vocabulary import ClassName, Vocabulary
@@ -17,7 +17,10 @@ MIXED = Vocabulary(
     (ClassName("sky", "sky", "stuff"), ClassName("dog", "dog", "thing"), ClassName("sea", "sea", "stuff"))
 )
 THINGS = Vocabulary((ClassName("dog", "dog", "thing"), ClassName("cat", "cat", "thing")))
-CONFIG = SegmenterConfig(background_texts=("ground",), visual_prompts=("circle",), stuff_visual_prompts=("gray",))
+CONFIG = with_settings(
+    SegmenterConfig(),
+    {"background_texts": ("ground",), "visual_prompts": ("circle",), "stuff_visual_prompts": ("gray",)},
+)
 
 
 def ask(vocabulary, order, answers=None, config=CONFIG):
@@ -44,7 +47,7 @@ def test_one_pass_asks_everything_where_nothing_is_divided(vocabulary, order):
 
 
 def test_stuff_has_the_marks_of_things_unless_it_has_its_own():
-    _, (stuff, _) = ask(MIXED, "official", config=SegmenterConfig(visual_prompts=("circle",)))
+    _, (stuff, _) = ask(MIXED, "official", config=with_settings(SegmenterConfig(), {"visual_prompts": ("circle",)}))
     assert stuff.visual_prompts == ("circle",)
 
 
@@ -69,7 +72,9 @@ class Refining(FakeSegmenter):
     def segment(self, image, texts, *, trace=False):
         found = fake_segmentation(SIZE, texts, {"cow": 1}, trace=trace)
         emptied = found.masks & (np.arange(len(found.texts)) < len(found.texts) - 1)[:, None, None]
-        stayed = emptied.any(axis=(1, 2)) if self.config.drop_empty_masks else np.ones(len(found.texts), dtype=bool)
+        stayed = (
+            emptied.any(axis=(1, 2)) if self.config.refine.drop_empty_masks else np.ones(len(found.texts), dtype=bool)
+        )
         texts_left = tuple(text for text, stays in zip(found.texts, stayed, strict=True) if stays)
         return Segmentation(texts, texts_left, emptied[stayed], found.scores[stayed], trace=found.trace)
 

@@ -21,6 +21,7 @@ def test_the_package_offers_these_names_and_no_others():
         "DependencyError",
         "InputError",
         "PRESETS",
+        "Rejection",
         "Segmentation",
         "Segmenter",
         "SegmenterConfig",

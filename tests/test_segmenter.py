@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.segmenter import Segmenter, check_texts, keep
+from clip_as_rnn.prompts.queries import check_texts
+from clip_as_rnn.segmenter import Segmenter, keep
 from fake_stages import IMAGE, FakeStages, fake_segmenter
 
 
@@ -264,5 +265,5 @@ def test_made_from_given_stages_a_segmenter_cannot_be_rebuilt():
 
 
 def test_ties_for_the_best_go_to_the_earlier_text():
-    config = SegmenterConfig(score_threshold=0.9, keep_best=True)
+    config = with_settings(SegmenterConfig(), {"score_threshold": 0.9, "keep_best": True})
     assert keep(np.array([0.2, 0.4, 0.4], dtype=np.float32), config) == (1,)

@@ -7,22 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clip_as_rnn.config import PRESETS, SegmenterConfig
+    from clip_as_rnn.config import SegmenterConfig
     from clip_as_rnn.errors import CarError, DependencyError, InputError, WeightsError
     from clip_as_rnn.loading import load_segmenter
-    from clip_as_rnn.result import Segmentation, Step, Trace
+    from clip_as_rnn.presets import PRESETS
+    from clip_as_rnn.result import Rejection, Segmentation, Step, Trace
     from clip_as_rnn.segmenter import Segmenter
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "load_segmenter": "loading",
-    "PRESETS": "config",
+    "PRESETS": "presets",
     "SegmenterConfig": "config",
     "CarError": "errors",
     "DependencyError": "errors",
     "InputError": "errors",
     "WeightsError": "errors",
+    "Rejection": "result",
     "Segmentation": "result",
     "Step": "result",
     "Trace": "result",
@@ -34,6 +36,7 @@ __all__ = [
     "CarError",
     "DependencyError",
     "InputError",
+    "Rejection",
     "Segmentation",
     "Segmenter",
     "SegmenterConfig",

@@ -1,269 +1,139 @@
-"""Every setting of the segmenter, and the presets: instances of one frozen class.
+"""Every setting of the segmenter, nested by the stage that reads it.
 
 The comment of each field names the paper's symbol where it has one. Settings that exist only because the authors'
-release differs from the paper say so; `docs/official.md` lists them all. Importing this module loads no model library.
+release differs from the paper say so; `docs/official.md` lists them all. A setting's name is unique over all stages, so
+that `--set` and keyword arguments take it without its stage. Importing this module loads no model library.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts.texts import (
-    BACKGROUND_GROUPS,
-    BACKGROUND_RELEASE,
-    COMMON_THINGS,
-    ORIGAMI,
-    PHOTO_TEMPLATES,
-    VISUAL_PROMPTS,
-    VisualPrompt,
-)
+from clip_as_rnn.errors import InputError, suggest
+from clip_as_rnn.prompts.templates import ORIGAMI, PHOTO_TEMPLATES
+from clip_as_rnn.prompts.word_lists import BACKGROUND_RELEASE
 
 Mode = Literal["semantic", "referring"]
-BACKGROUND_PAPER = tuple(text for group in BACKGROUND_GROUPS.values() for text in group)
+VisualPrompt = Literal["blur", "gray", "black", "circle", "rectangle", "contour"]
+VISUAL_PROMPTS: tuple[VisualPrompt, ...] = get_args(VisualPrompt)  # in the order in which they are drawn
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 VIT_L14 = "openai/clip-vit-large-patch14"
 BUNDLED = "tiny"  # the CLIP in assets/tiny
 
 
+Section = TypeVar("Section", bound="_Section")
+
+
+def _number(default: float | None, low: float, high: float) -> Any:
+    """Declare a setting that is a number in [low, high]."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
 @dataclass(frozen=True, kw_only=True)
-class SegmenterConfig:
-    """All settings of one segmenter. Instances are checked when made and never change.
+class _Section:
+    """Settings that are checked when made and never change.
 
     Raises:
-        InputError: a value out of its range; the message names the field, the value and the range.
+        InputError: a value out of its range; the message names the setting, the value and the range.
     """
 
-    # What is looked for
-    mode: Mode = "semantic"  # semantic: texts compete for every pixel; referring: each text stands alone
-    max_side_px: int | None = None  # larger images are shrunk to this before CLIP; masks return at full size
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for one in fields(self):
+            if not _is_section(hints[one.name]):
+                _check_value(one.name, getattr(self, one.name), hints[one.name], one.metadata.get("range"))
 
-    # Stage 1: proposals
+
+@dataclass(frozen=True, kw_only=True)
+class ProposeConfig(_Section):
+    """Stage 1: one soft mask per text, by the proposal CLIP."""
+
     model: str = VIT_B16  # f: a Hugging Face id, a local folder, or "tiny"
     proposals: Literal["cam", "dense"] = "cam"  # gradient CAM (paper), or patches compared with texts (ours)
-    cam_threshold: float = 0.4  # lambda: the affinity acts inside the boxes of cam > lambda * max
+    cam_threshold: float = _number(0.4, 0.0, 1.0)  # lambda: the affinity acts inside the boxes of cam > lambda * max
     background_texts: tuple[str, ...] = BACKGROUND_RELEASE  # b: share the softmax, are never segmented
     drop_asked_background: bool = False  # leave out background texts that are asked for themselves
     first_proposal_template: str = ORIGAMI  # how step 1 words a text for f; the release uses "{}"
     proposal_template: str = ORIGAMI  # how later steps, and always the background texts, are worded
-    affinity_layers: int = 8  # attention of the last so many layers spreads the CAM; 0 is off
+    affinity_layers: int = _number(8, 0, 1000)  # attention of the last so many layers spreads the CAM; 0 is off
     foreground_fallback: bool = False  # release: a CAM that is zero everywhere is redone without background texts
     clamp_boxes: bool = False  # release: boxes on 8-bit maps, last row and column never inside
-    side_multiple_px: int | None = None  # sides are rounded up to this; None: the patch. The release always uses 16
+    side_multiple_px: int | None = _number(None, 1, 100_000)  # sides are rounded up to this; None: the patch
     half_position_embeddings: bool = False  # release: position embeddings rounded to half precision, in f and g
 
-    # Stage 2: the classifier
-    classifier: str = VIT_L14  # g: a Hugging Face id, a local folder, or "tiny"
-    mask_threshold: float = 0.4  # eta: what of a proposal the classifier is shown
-    score_threshold: float = 0.6  # theta: a text below it is dropped
-    visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # marks, always drawn in the order of VISUAL_PROMPTS
-    stuff_visual_prompts: tuple[VisualPrompt, ...] | None = (
-        None  # marks for stuff in data sets that split; None: the same
-    )
-    templates: tuple[str, ...] = PHOTO_TEMPLATES  # how a text is worded for g; none: as proposal_template words it
-    template_ensemble: Literal["feature", "probability"] = (
-        "feature"  # mean feature; release: sum of softmaxes, softmaxed
-    )
-    contrast_texts: tuple[str, ...] = ()  # share the classifier's softmax, so that even a lone text can fail (ours)
-    classifier_skipped_blocks: int = 0  # release: 1, the classifier's last block is left out
-    classifier_view: Literal["crop", "whole"] = "crop"  # centre square of the image (CLIP), or all of it, squeezed
 
-    # The recurrence
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(_Section):
+    """Stage 2: one score per mask, by the classifier CLIP."""
+
+    classifier: str = VIT_L14  # g: a Hugging Face id, a local folder, or "tiny"
+    mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
+    score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
+    visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
+    stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # for stuff in data sets that split; None: the same
+    templates: tuple[str, ...] = PHOTO_TEMPLATES  # how a text is worded for g; none: as proposal_template words it
+    template_ensemble: Literal["feature", "probability"] = "feature"  # mean feature; release: sum of softmaxes
+    contrast_texts: tuple[str, ...] = ()  # share the classifier's softmax, so that even a lone text can fail (ours)
+    classifier_skipped_blocks: int = _number(0, 0, 1000)  # release: 1, the classifier's last block is left out
+    classifier_view: Literal["crop", "whole"] = "crop"  # center square of the image (CLIP), or all of it, squeezed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrenceConfig(_Section):
+    """Which texts go on to the next step, and when the steps end."""
+
     strict_threshold: bool = False  # keep iff score > theta (release) instead of >= (paper)
     keep_best: bool = False  # release: where no text passes, the best one stays
     repeat_first_step: bool = False  # release: step 2 always runs, even if step 1 dropped nothing
-    max_steps: int | None = None  # None: until no text drops (paper); 1: one filter; 0: no filter at all
+    max_steps: int | None = _number(None, 0, 100_000)  # None: until no text drops (paper); 1: one filter; 0: none
 
-    # Refinement
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig(_Section):
+    """After the recurrence: from soft masks to exact ones."""
+
     crf: bool = True
-    crf_max_side_px: int | None = None  # larger images are shrunk to this before the CRF; None: to `max_side_px`
-    crf_iterations: int = 10
-    crf_gaussian_xy: float = 1.0  # standard deviations in pixels and grey levels, weights as in CLIP-ES
-    crf_gaussian_weight: float = 3.0
-    crf_bilateral_xy: float = 67.0
-    crf_bilateral_rgb: float = 3.0
-    crf_bilateral_weight: float = 4.0
+    crf_max_side_px: int | None = _number(None, 16, 100_000)  # larger images are shrunk for the CRF; None: max_side_px
+    crf_iterations: int = _number(10, 0, 1000)
+    crf_gaussian_xy: float = _number(1.0, 1e-6, 1e6)  # deviations in pixels and gray levels, weights as in CLIP-ES
+    crf_gaussian_weight: float = _number(3.0, 0.0, 1e6)
+    crf_bilateral_xy: float = _number(67.0, 1e-6, 1e6)
+    crf_bilateral_rgb: float = _number(3.0, 1e-6, 1e6)
+    crf_bilateral_weight: float = _number(4.0, 0.0, 1e6)
     crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"  # release: BGR minus the mean, wrapped around at 256
-    background_factor: float = 1.0  # exponent of the background's probability, 1 - max of the proposals
+    background_factor: float = _number(1.0, 1e-6, 1e6)  # exponent of the background's probability, 1 - max proposal
     drop_empty_masks: bool = True  # a text left without a single pixel is not found; the release keeps it
 
-    def __post_init__(self) -> None:
-        """Check ranges, choices and types."""
-        for name in ("cam_threshold", "mask_threshold", "score_threshold"):
-            _require(name, getattr(self, name), low=0.0, high=1.0)
-        for name in ("crf_gaussian_xy", "crf_bilateral_xy", "crf_bilateral_rgb", "background_factor"):
-            _require(name, getattr(self, name), low=1e-6, high=1e6)
-        for name in ("crf_gaussian_weight", "crf_bilateral_weight"):
-            _require(name, getattr(self, name), low=0.0, high=1e6)
-        for name in ("affinity_layers", "classifier_skipped_blocks", "crf_iterations"):
-            _require(name, getattr(self, name), low=0, high=1000)
-        for name, low in (("max_steps", 0), ("max_side_px", 16), ("crf_max_side_px", 16), ("side_multiple_px", 1)):
-            if getattr(self, name) is not None:
-                _require(name, getattr(self, name), low=low, high=100_000)
-        _check_kinds(self)
-        for template in (self.first_proposal_template, self.proposal_template, *self.templates):
-            if template.count("{}") != 1:
-                raise InputError(f"Expected a template with exactly one {{}}, but got {template!r}.")
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig(_Section):
+    """All settings of one segmenter."""
+
+    mode: Mode = "semantic"  # semantic: texts compete for every pixel; referring: each text stands alone
+    max_side_px: int | None = _number(None, 16, 100_000)  # larger images are shrunk for CLIP; masks return at full size
+    propose: ProposeConfig = field(default_factory=ProposeConfig)
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
+    recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
 
 
-def _require(name: str, value: object, *, low: float, high: float) -> None:
-    """Raise unless `value` is a number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"Expected setting `{name}` to be a number from {low} to {high}, but got {value!r}.")
+def flat_settings(config: SegmenterConfig) -> dict[str, Any]:
+    """List every setting by its name, whatever its stage."""
+    settings: dict[str, Any] = {}
+    for one in fields(config):
+        value = getattr(config, one.name)
+        settings.update(vars(value) if isinstance(value, _Section) else {one.name: value})
+    return settings
 
 
-def _check_kinds(config: SegmenterConfig) -> None:
-    """Raise unless every field holds a value of its kind, and those with a closed list of values one of them."""
-    hints = get_type_hints(SegmenterConfig)
-    for field in fields(config):
-        value, annotation = getattr(config, field.name), hints[field.name]
-        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        if value is None and NoneType in kinds:
-            continue
-        wanted = _unless_right(value, kinds[0])
-        if wanted:
-            raise InputError(f"Expected setting `{field.name}` to be {wanted}, but got {value!r}.")
-    for prompt in (*config.visual_prompts, *(config.stuff_visual_prompts or ())):
-        if prompt not in VISUAL_PROMPTS:
-            raise InputError(f"No visual prompt named {prompt!r}.{hint(prompt, VISUAL_PROMPTS)}")
-
-
-def _unless_right(value: object, kind: object) -> str | None:
-    """Say what a value of this kind would be, unless `value` is one."""
-    if get_origin(kind) is Literal:
-        return None if value in get_args(kind) else f"one of {_listed(get_args(kind))}"
-    if get_origin(kind) is tuple:
-        return None if _is_texts(value) else "a tuple of texts"
-    wanted = {bool: "true or false", int: "a whole number", str: "a text"}
-    return wanted[kind] if kind in (bool, int, str) and not isinstance(value, kind) else None
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, str) and item.strip() for item in value)
-
-
-def _listed(names: tuple[object, ...] | list[str]) -> str:
-    return ", ".join(str(name) for name in names)
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """Say which known name is nearest to an unknown one, and list all, for the end of a message."""
-    close = get_close_matches(name, known, n=1)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{guess} Known: {_listed(list(known))}."
-
-
-def _variant(base: SegmenterConfig, *changes: Mapping[str, Any]) -> SegmenterConfig:
-    """Replace fields; later changes win over earlier ones, and the new instance checks itself."""
-    merged: dict[str, Any] = {}
-    for change in changes:
-        merged.update(change)
-    return replace(base, **merged)
-
-
-_DEFAULT = SegmenterConfig(
-    max_side_px=640,
-    background_texts=BACKGROUND_PAPER,
-    drop_asked_background=True,
-    contrast_texts=BACKGROUND_RELEASE,
-    score_threshold=0.4,
-    classifier_view="whole",
-)
-
-_TINY = _variant(
-    _DEFAULT,
-    {
-        "model": BUNDLED,
-        "classifier": BUNDLED,
-        "proposals": "dense",
-        "background_texts": BACKGROUND_RELEASE,
-        "contrast_texts": BACKGROUND_RELEASE + COMMON_THINGS,
-        "affinity_layers": 0,
-        "mask_threshold": 0.2,
-        "score_threshold": 0.14,
-        "visual_prompts": ("black",),
-        "max_side_px": 256,  # about what it was trained on
-        "crf_max_side_px": 640,
-        "crf_bilateral_rgb": 13.0,
-        "background_factor": 3.0,
-    },
-)
-
-_PAPER = SegmenterConfig(background_texts=BACKGROUND_PAPER, visual_prompts=("circle", "blur"), drop_empty_masks=False)
-
-_OFFICIAL_BEHAVIOUR: Mapping[str, Any] = {
-    "background_texts": BACKGROUND_RELEASE,
-    "first_proposal_template": "{}",
-    "foreground_fallback": True,
-    "clamp_boxes": True,
-    "side_multiple_px": 16,
-    "half_position_embeddings": True,
-    "template_ensemble": "probability",
-    "classifier_skipped_blocks": 1,
-    "strict_threshold": True,
-    "keep_best": True,
-    "repeat_first_step": True,
-    "crf_image": "bgr-wrapped",
-}
-
-# Numbers per data set: the paper's where it gives them (table 5, appendix F), else those of the authors' configs.
-_SEMANTIC: Mapping[str, Mapping[str, Any]] = {
-    "voc": {"mask_threshold": 0.4, "score_threshold": 0.6, "cam_threshold": 0.4},
-    "coco-object": {"mask_threshold": 0.5, "score_threshold": 0.3, "cam_threshold": 0.5},
-    "context": {"mask_threshold": 0.6, "score_threshold": 0.2, "cam_threshold": 0.4},
-    "pc459": {"mask_threshold": 0.4, "score_threshold": 0.25, "cam_threshold": 0.7},
-    "ade150": {"mask_threshold": 0.6, "score_threshold": 0.25, "cam_threshold": 0.7},
-    "ade847": {"mask_threshold": 0.6, "score_threshold": 0.25, "cam_threshold": 0.7},
-}
-_SEMANTIC_MARKS: Mapping[str, Mapping[str, Any]] = {
-    "voc": {"visual_prompts": ("circle", "blur")},
-    "coco-object": {"visual_prompts": ("blur", "gray")},
-    "context": {"visual_prompts": ("blur", "circle"), "stuff_visual_prompts": ("blur", "gray")},
-    "pc459": {"visual_prompts": ("gray", "blur")},
-    "ade150": {"visual_prompts": ("gray", "blur")},
-    "ade847": {"visual_prompts": ("gray", "blur")},
-}
-_REFERRING: Mapping[str, Mapping[str, Any]] = {
-    "refcoco": {"classifier": VIT_B16, "mask_threshold": 0.5, "score_threshold": 0.3, "cam_threshold": 0.5},
-    "refcoco+": {"classifier": VIT_B16, "mask_threshold": 0.2, "score_threshold": 0.1, "cam_threshold": 0.5},
-    "refcocog": {"classifier": VIT_B16, "mask_threshold": 0.5, "score_threshold": 0.1, "cam_threshold": 0.6},
-    "gres": {"classifier": VIT_L14, "mask_threshold": 0.5, "score_threshold": 0.0, "cam_threshold": 0.3},
-}
-_OFFICIAL_OVERRIDES: Mapping[str, Mapping[str, Any]] = {  # where config and paper disagree
-    "context": {"score_threshold": 0.25},
-    "refcoco": {"visual_prompts": ("circle",)},
-}
-
-
-def _presets() -> dict[str, SegmenterConfig]:
-    presets = {"default": _DEFAULT, "tiny": _TINY}
-    for name, numbers in _SEMANTIC.items():
-        presets[f"paper-{name}"] = _variant(_PAPER, numbers, _SEMANTIC_MARKS[name])
-    for name, numbers in _REFERRING.items():
-        marks = ("circle",) if name == "gres" else ("circle", "blur")
-        both = {**numbers, "mode": "referring", "templates": (), "visual_prompts": marks}
-        presets[f"paper-{name}"] = _variant(_PAPER, both)
-    for name in (*_SEMANTIC, *_REFERRING):
-        overrides = _OFFICIAL_OVERRIDES.get(name, {})
-        presets[f"official-{name}"] = _variant(presets[f"paper-{name}"], _OFFICIAL_BEHAVIOUR, overrides)
-    return presets
-
-
-PRESETS: Mapping[str, SegmenterConfig] = _presets()
-
-
-def find_preset(name: str) -> SegmenterConfig:
-    """Look a preset up by name.
-
-    Raises:
-        InputError: there is none; the message holds the nearest name and all known ones.
-    """
-    if name not in PRESETS:
-        raise InputError(f"No preset named {name!r}.{hint(name, list(PRESETS))}")
-    return PRESETS[name]
+def setting_types() -> dict[str, Any]:
+    """Return the type of every setting by its name, as annotated."""
+    types: dict[str, Any] = {}
+    for name, annotation in get_type_hints(SegmenterConfig).items():
+        types.update(get_type_hints(annotation) if _is_section(annotation) else {name: annotation})
+    return types
 
 
 def with_settings(config: SegmenterConfig, settings: Mapping[str, Any]) -> SegmenterConfig:
@@ -272,11 +142,59 @@ def with_settings(config: SegmenterConfig, settings: Mapping[str, Any]) -> Segme
     Raises:
         InputError: an unknown name (the message holds the nearest one) or a value out of range.
     """
-    hints = get_type_hints(SegmenterConfig)
+    types = setting_types()
     changes: dict[str, Any] = {}
     for name, value in settings.items():
-        if name not in hints:
-            raise InputError(f"No setting named {name!r}.{hint(name, list(hints))}")
-        wants_tuple = get_origin(hints[name]) is tuple
+        if name not in types:
+            raise InputError(f"No setting named {name!r}.{suggest(name, list(types))}")
+        wants_tuple = get_origin(types[name]) is tuple
         changes[name] = tuple(value) if isinstance(value, list) else () if value is None and wants_tuple else value
-    return _variant(config, changes)
+    return _replace(config, changes)
+
+
+def _replace(config: Section, changes: Mapping[str, Any]) -> Section:
+    """Replace the named settings of a section and of the sections in it; what is made anew checks itself."""
+    replaced: dict[str, Any] = {}
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if isinstance(value, _Section):
+            replaced[one.name] = _replace(value, changes)
+        elif one.name in changes:
+            replaced[one.name] = changes[one.name]
+    return replace(config, **replaced)
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, _Section)
+
+
+def _check_value(name: str, value: object, annotation: Any, limits: tuple[float, float] | None) -> None:
+    """Raise InputError unless a setting's value is of its type, within its limits and among its choices."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    if value is None and NoneType in kinds:
+        return
+    if limits is not None:
+        low, high = limits
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise InputError(f"Expected setting `{name}` to be a number from {low} to {high}, but got {value!r}.")
+    if wanted := _unless_right(value, kinds[0]):
+        raise InputError(f"Expected setting `{name}` to be {wanted}, but got {value!r}.")
+    for item in value if isinstance(value, tuple) else (value,):
+        if name.endswith("visual_prompts") and item not in VISUAL_PROMPTS:
+            raise InputError(f"No visual prompt named {item!r}.{suggest(str(item), VISUAL_PROMPTS)}")
+        if name.endswith(("template", "templates")) and str(item).count("{}") != 1:
+            raise InputError(f"Expected a template with exactly one {{}}, but got {item!r}.")
+
+
+def _unless_right(value: object, kind: object) -> str | None:
+    """Say what a value of this type would be, unless `value` is one."""
+    if get_origin(kind) is Literal:
+        return None if value in get_args(kind) else f"one of {', '.join(str(choice) for choice in get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return None if _is_texts(value) else "a tuple of texts"
+    wanted = {bool: "true or false", int: "a whole number", str: "a text"}
+    return wanted[kind] if kind in (bool, int, str) and not isinstance(value, kind) else None
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) and item.strip() for item in value)

@@ -8,6 +8,9 @@
 Applications catch `CarError` and print its one sentence; anything else is a bug and shows.
 """
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class CarError(Exception):
     """Base of all errors of this package; its message is one sentence for the user."""
@@ -23,3 +26,10 @@ class WeightsError(CarError):
 
 class DependencyError(CarError):
     """An optional dependency is missing; the message holds the command that installs it."""
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Say which known name is nearest to an unknown one, and list all, for the end of a message."""
+    close = get_close_matches(name, known, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{guess} Known: {', '.join(known)}."

@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from clip_as_rnn.classifiers.visual_prompts import Classifier, Exhibit, JudgingMemory, JudgingRules
-from clip_as_rnn.config import BUNDLED, SegmenterConfig, find_preset, with_settings
+from clip_as_rnn.config import BUNDLED, SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.dense_crf.crf import Bilateral, Gaussian
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.hub import load_clip
 from clip_as_rnn.encoders.preprocess import limit_size, patch_pixels
 from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.presets import find_preset
 from clip_as_rnn.proposals.grad_cam import ProposalMemory, ProposalRules, Proposer
 from clip_as_rnn.refine.crf import FinishingRules, finish
 from clip_as_rnn.result import Proposal
@@ -54,13 +55,13 @@ def load_segmenter(
         InputError: an unknown preset, setting, device or precision, or a folder that holds no model.
         WeightsError: weights that cannot be had; the message says how to get them.
     """
-    config = find_preset(preset) if isinstance(preset, str) else preset
+    config = preset if isinstance(preset, SegmenterConfig) else find_preset(preset)
     chosen = {name: str(given) for name, given in (("model", model), ("classifier", classifier)) if given is not None}
     config = with_settings(config, {**settings, **chosen})
     place = choose_device(device)
     load = partial(_load, device=place, dtype=dtype, cache_dir=cache_dir)
-    proposing = load(config.model)
-    judging = proposing if config.classifier == config.model else load(config.classifier)
+    proposing = load(config.propose.model)
+    judging = proposing if config.classify.classifier == config.propose.model else load(config.classify.classifier)
     return assemble(LoadedModels(proposing, judging, cache_file()), config)
 
 
@@ -137,8 +138,8 @@ class ClipStages:
         self.models = models
         self._config = config
         self._proposer = Proposer(models.proposing, models.proposing_texts, _pick(ProposalRules, config))
-        ensemble = config.template_ensemble if config.templates else "feature"
-        templates = config.templates or (config.proposal_template,)
+        ensemble = config.classify.template_ensemble if config.classify.templates else "feature"
+        templates = config.classify.templates or (config.propose.proposal_template,)
         rules = _pick(JudgingRules, config, template_ensemble=ensemble, templates=templates)
         self._classifier = Classifier(models.judging, models.judging_texts, rules)
         self._finishing = _pick(FinishingRules, config, kernels=_kernels(config))
@@ -146,18 +147,18 @@ class ClipStages:
     def check(self, texts: Sequence[str]) -> None:
         """Raise InputError if a text, as it will be worded, is too long for one of the CLIPs."""
         config = self._config
-        for template in (config.first_proposal_template, config.proposal_template):
+        for template in (config.propose.first_proposal_template, config.propose.proposal_template):
             self.models.proposing.check_lengths(texts, template)
-        for template in config.templates:
+        for template in config.classify.templates:
             self.models.judging.check_lengths(texts, template)
 
     def look(self, image: RgbImage, texts: Sequence[str]) -> ClipView:
         """Shrink an image to the size limit and pass it through the proposal CLIP."""
         clip = self.models.proposing
         small = limit_size(image, self._config.max_side_px)
-        multiple_px = self._config.side_multiple_px or clip.patch_px
+        multiple_px = self._config.propose.side_multiple_px or clip.patch_px
         pixels = patch_pixels(small, multiple_px, clip.patch_px, clip.preparation)
-        crf_image = limit_size(image, self._config.crf_max_side_px or self._config.max_side_px)
+        crf_image = limit_size(image, self._config.refine.crf_max_side_px or self._config.max_side_px)
         return ClipView(small, crf_image, self._proposer.look(pixels, texts), self._classifier.look(small, texts))
 
     def propose(self, view: ClipView, texts: Sequence[str], step: int) -> Proposal:
@@ -176,9 +177,9 @@ class ClipStages:
         """Name the models, what identifies their weights, the device and the precision."""
         proposing, judging = self.models.proposing, self.models.judging
         return {
-            "model": self._config.model,
+            "model": self._config.propose.model,
             "model_fingerprint": proposing.fingerprint,
-            "classifier": self._config.classifier,
+            "classifier": self._config.classify.classifier,
             "classifier_fingerprint": judging.fingerprint,
             "device": str(proposing.device),
             "dtype": str(proposing.dtype).removeprefix("torch."),
@@ -194,7 +195,7 @@ def assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipVie
     """Put stages around loaded models."""
 
     def rebuild(other: SegmenterConfig) -> Segmenter[ClipView]:
-        if (other.model, other.classifier) != (config.model, config.classifier):
+        if (other.propose.model, other.classify.classifier) != (config.propose.model, config.classify.classifier):
             raise InputError("Other models need a segmenter of their own; call load_segmenter.")
         return assemble(models, other)
 
@@ -204,11 +205,16 @@ def assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipVie
 def _pick(rules: type[Rules], config: SegmenterConfig, **others: Any) -> Rules:
     """Take a stage's settings from the config by their names."""
     names = {field.name for field in fields(rules)} - set(others)
-    return rules(**{name: getattr(config, name) for name in names}, **others)
+    settings = flat_settings(config)
+    return rules(**{name: settings[name] for name in names}, **others)
 
 
 def _kernels(config: SegmenterConfig) -> tuple[Gaussian | Bilateral, ...]:
     return (
-        Gaussian(xy=config.crf_gaussian_xy, weight=config.crf_gaussian_weight),
-        Bilateral(xy=config.crf_bilateral_xy, rgb=config.crf_bilateral_rgb, weight=config.crf_bilateral_weight),
+        Gaussian(xy=config.refine.crf_gaussian_xy, weight=config.refine.crf_gaussian_weight),
+        Bilateral(
+            xy=config.refine.crf_bilateral_xy,
+            rgb=config.refine.crf_bilateral_rgb,
+            weight=config.refine.crf_bilateral_weight,
+        ),
     )

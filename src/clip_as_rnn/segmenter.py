@@ -15,7 +15,7 @@ from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import ImageSource, read_image
 from clip_as_rnn.ops import grow_masks
-from clip_as_rnn.prompts.texts import reading
+from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Proposal, Rejection, Segmentation, Step, Trace
 from clip_as_rnn.types import Masks, PatchMaps, RgbImage, Scores
 
@@ -73,13 +73,13 @@ def recurrence(
     """
     steps: list[Step] = []
     alive = texts
-    passed_before = 0 if config.repeat_first_step else len(alive)
+    passed_before = 0 if config.recurrence.repeat_first_step else len(alive)
     while alive:
         proposal = stages.propose(view, alive, len(steps))
         scores = yield Question(view, proposal.maps, alive)
         kept = keep(scores, config)
         steps.append(Step(alive, proposal.cams, proposal.maps, scores, kept, view.size_hw))
-        if len(kept) == passed_before or len(steps) == config.max_steps:
+        if len(kept) == passed_before or len(steps) == config.recurrence.max_steps:
             break
         alive, passed_before = tuple(alive[i] for i in kept), len(kept)
     return tuple(steps)
@@ -87,32 +87,13 @@ def recurrence(
 
 def keep(scores: Scores, config: SegmenterConfig) -> tuple[int, ...]:
     """Choose the texts that pass: score >= theta (paper), or > theta and at least the best one (authors' release)."""
-    if config.max_steps == 0:
+    if config.recurrence.max_steps == 0:
         return tuple(range(len(scores)))
-    passing = scores > config.score_threshold if config.strict_threshold else scores >= config.score_threshold
-    if config.keep_best and not passing.any():
+    threshold = config.classify.score_threshold
+    passing = scores > threshold if config.recurrence.strict_threshold else scores >= threshold
+    if config.recurrence.keep_best and not passing.any():
         return (int(np.argmax(scores)),)
     return tuple(int(i) for i in np.flatnonzero(passing))
-
-
-def check_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """Strip texts and merge those that CLIP cannot tell apart.
-
-    Raises:
-        InputError: no texts, one without a visible character or not in Unicode, or something that is no list of texts.
-    """
-    if isinstance(texts, str):
-        raise InputError(f"Expected a list of texts, but got the single text {texts!r}; write [{texts!r}].")
-    merged: dict[str, str] = {}
-    for text in texts:
-        if not isinstance(text, str) or not any(mark.isprintable() and not mark.isspace() for mark in text):
-            raise InputError(f"Expected every text to hold a word, but got {text!r}.")
-        if any("\ud800" <= mark <= "\udfff" for mark in text):  # bytes of a terminal or a file that were not UTF-8
-            raise InputError(f"Expected texts in Unicode, but got {text!r}; check the terminal's encoding.")
-        merged.setdefault(reading(text), text.strip())
-    if not merged:
-        raise InputError("Expected at least one text to look for, but got none.")
-    return tuple(merged.values())
 
 
 class Segmenter(Generic[View]):
@@ -216,7 +197,7 @@ class _Run(Generic[View]):
         kept = np.array(last.kept, dtype=int)
         masks = self.stages.finish(self.view, _last_maps(self.steps, self.config)[kept])
         rejections = _rejections(self.steps, self.config)
-        if self.config.drop_empty_masks:
+        if self.config.refine.drop_empty_masks:
             filled = masks.any(axis=(1, 2))
             for i in kept[~filled]:
                 text = last.texts[i]
@@ -240,7 +221,7 @@ class _Run(Generic[View]):
 def _last_maps(steps: Sequence[Step], config: SegmenterConfig) -> PatchMaps:
     """Take the last step's maps; where all of them are zero, the release falls back on the step before."""
     last = steps[-1]
-    if config.foreground_fallback and len(steps) > 1 and not last.maps.any():
+    if config.propose.foreground_fallback and len(steps) > 1 and not last.maps.any():
         before = steps[-2]
         return before.maps[[before.texts.index(text) for text in last.texts]]
     return last.maps
@@ -248,8 +229,8 @@ def _last_maps(steps: Sequence[Step], config: SegmenterConfig) -> PatchMaps:
 
 def _rejections(steps: Sequence[Step], config: SegmenterConfig) -> dict[str, Rejection]:
     """Say of every dropped text in which step it fell, and at what score."""
-    bound = "not above" if config.strict_threshold else "below"
-    reason = f"score {bound} {config.score_threshold:g}"
+    bound = "not above" if config.recurrence.strict_threshold else "below"
+    reason = f"score {bound} {config.classify.score_threshold:g}"
     return {
         step.texts[i]: Rejection(step.texts[i], number, float(step.scores[i]), reason)
         for number, step in enumerate(steps, start=1)

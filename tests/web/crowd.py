@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gradio_client import Client, handle_file
 
 from clip_as_rnn.apps.web.controls import CONTROLS
-from clip_as_rnn.config import PRESETS
+from clip_as_rnn.presets import PRESETS
 
 _OWN = threading.local()
 

@@ -12,7 +12,7 @@ from made_up_stages import made_up_segmenter
 from clip_as_rnn.apps.web.examples import find_examples
 from clip_as_rnn.apps.web.page import create_demo
 from clip_as_rnn.apps.web.serve import Address, listening, own_folder
-from clip_as_rnn.config import find_preset
+from clip_as_rnn.presets import find_preset
 
 if __name__ == "__main__":
     password = os.environ.get("CAR_WEB_PASSWORD")

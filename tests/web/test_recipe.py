@@ -8,7 +8,8 @@ import pytest
 from clip_as_rnn.apps.inputs import parse_settings
 from clip_as_rnn.apps.web.controls import CONTROLS, chosen_settings, offered_presets
 from clip_as_rnn.apps.web.recipe import as_command, as_python, differences
-from clip_as_rnn.config import PRESETS, SegmenterConfig, find_preset, with_settings
+from clip_as_rnn.config import SegmenterConfig, with_settings
+from clip_as_rnn.presets import PRESETS, find_preset
 
 CHANGES = {
     "model": "some/folder with a space",
@@ -69,6 +70,6 @@ def test_the_page_opens_with_the_preset_it_was_started_with():
 
 
 def test_all_presets_are_offered_on_the_loaded_models():
-    offered = offered_presets(SegmenterConfig(model="mine", classifier="yours"))
+    offered = offered_presets(with_settings(SegmenterConfig(), {"model": "mine", "classifier": "yours"}))
     assert set(PRESETS) <= set(offered)
-    assert {(config.model, config.classifier) for config in offered.values()} == {("mine", "yours")}
+    assert {(config.propose.model, config.classify.classifier) for config in offered.values()} == {("mine", "yours")}

@@ -9,7 +9,8 @@ import pytest
 from made_up_stages import made_up_segmenter
 
 from clip_as_rnn.apps.web.watching import StoppedError, Watch, Workers, most_steps, watched
-from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.config import with_settings
+from clip_as_rnn.presets import find_preset
 
 IMAGE = np.zeros((30, 40, 3), np.uint8)
 TEXTS = ("dog", "ghost")

@@ -20,8 +20,9 @@ from clip_as_rnn.apps.inputs import gather_texts, parse_settings
 from clip_as_rnn.apps.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
 from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
 from clip_as_rnn.apps.web.command import web
-from clip_as_rnn.config import PRESETS, find_preset, with_settings
+from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import CarError, WeightsError
+from clip_as_rnn.presets import PRESETS, find_preset
 
 # `clip_as_rnn.apps.work` is imported inside the commands: it loads torch, which takes seconds that --help must not.
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import setting_types
 from clip_as_rnn.errors import InputError
 
 _COMMENT = "#"
@@ -54,7 +54,7 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
         InputError: there is no = in it, or the value cannot be read.
     """
     settings: dict[str, Any] = {}
-    hints = get_type_hints(SegmenterConfig)
+    hints = setting_types()
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:

@@ -1,7 +1,6 @@
 """What the command line says: results, presets and messages, on the terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clip_as_rnn.config import PRESETS, SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, flat_settings
+from clip_as_rnn.presets import PRESETS
 
 if TYPE_CHECKING:  # the result module loads torch, which `car --help` must not
     from clip_as_rnn.result import Segmentation
@@ -69,7 +69,8 @@ def presets_table() -> Table:
     for heading in _LISTED.values():
         table.add_column(heading, no_wrap=True)
     for name, config in PRESETS.items():
-        words = [_shown(getattr(config, setting)) for setting in _LISTED]
+        settings = flat_settings(config)
+        words = [_shown(settings[setting]) for setting in _LISTED]
         table.add_row(name, *(word.removeprefix("openai/clip-vit-").replace("-patch", "/") for word in words))
     return table
 
@@ -80,8 +81,8 @@ def preset_table(name: str, config: SegmenterConfig) -> Table:
     table.add_column("setting", no_wrap=True)
     table.add_column("value")
     table.add_column("in default", style="dim")
-    default = asdict(PRESETS["default"])
-    for setting, value in asdict(config).items():
+    default = flat_settings(PRESETS["default"])
+    for setting, value in flat_settings(config).items():
         if value == default[setting]:
             table.add_row(f"  {setting}", _shown(value), "")
         else:
@@ -91,7 +92,7 @@ def preset_table(name: str, config: SegmenterConfig) -> Table:
 
 def presets_json(configs: Mapping[str, SegmenterConfig]) -> dict[str, dict[str, Any]]:
     """Describe presets in numbers, lists and words only."""
-    return {name: asdict(config) for name, config in configs.items()}
+    return {name: flat_settings(config) for name, config in configs.items()}
 
 
 def _shown(value: object) -> str:

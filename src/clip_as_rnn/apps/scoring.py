@@ -11,7 +11,7 @@ from rich.table import Table
 
 import clip_as_rnn.loading
 from clip_as_rnn.apps.report import say
-from clip_as_rnn.config import SegmenterConfig, find_preset, with_settings
+from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
@@ -23,6 +23,7 @@ from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.loading import ClipView, DType
+from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison

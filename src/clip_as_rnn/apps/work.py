@@ -5,7 +5,7 @@ Loads torch, so the command line imports it only when there is work.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,13 +17,14 @@ import clip_as_rnn
 from clip_as_rnn import loading
 from clip_as_rnn.apps.inputs import merged_away, unique_stems
 from clip_as_rnn.apps.report import paths_line, result_line, result_table, say
-from clip_as_rnn.config import SegmenterConfig, hint
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.config import SegmenterConfig, flat_settings
+from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.export.files import FORMATS, Format, Result, planned_paths, prepare_folder, read_record, save
 from clip_as_rnn.io.images import SUFFIXES, Picture, read_picture
 from clip_as_rnn.loading import ClipView, DType
+from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.segmenter import Segmenter, check_texts
+from clip_as_rnn.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,7 @@ class _Worker:
             return False
 
     def _settings(self) -> dict[str, Any]:
-        return asdict(self.job.config)
+        return flat_settings(self.job.config)
 
     def _loaded(self) -> Segmenter[ClipView]:
         if self._segmenter is None:
@@ -204,7 +205,7 @@ def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
     asked = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
     for name in asked:
         if name not in FORMATS:
-            raise InputError(f"No format named {name!r}.{hint(name, FORMATS)}")
+            raise InputError(f"No format named {name!r}.{suggest(name, FORMATS)}")
     if not asked:
         raise InputError(f"Expected at least one format, but got none. Known: {', '.join(FORMATS)}.")
     return tuple(known for known in FORMATS if known in asked)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from scipy.ndimage import binary_fill_holes
 
-from clip_as_rnn.prompts.texts import VISUAL_PROMPTS, VisualPrompt
+from clip_as_rnn.config import VISUAL_PROMPTS, VisualPrompt
 from clip_as_rnn.types import RgbImage
 
 _RED = (255, 0, 0)

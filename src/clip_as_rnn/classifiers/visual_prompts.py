@@ -17,10 +17,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.classifiers.marks import MarkedImage, prepare_marks
+from clip_as_rnn.config import VisualPrompt
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.preprocess import View, normalize, square_image
 from clip_as_rnn.ops import grow_maps
-from clip_as_rnn.prompts.texts import VisualPrompt, reading, word
+from clip_as_rnn.prompts.queries import normalize_text
+from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.types import Features, PatchMaps, RgbImage, Scores
 
 _IMAGES_PER_PASS = {"cpu": 8, "cuda": 128}
@@ -95,8 +97,8 @@ class Classifier:
 
     def look(self, image: RgbImage, queries: Sequence[str]) -> JudgingMemory:
         """Prepare one image for judging, before the first step."""
-        asked = {reading(text) for text in queries}
-        contrast = tuple(text for text in self._rules.contrast_texts if reading(text) not in asked)
+        asked = {normalize_text(text) for text in queries}
+        contrast = tuple(text for text in self._rules.contrast_texts if normalize_text(text) not in asked)
         return JudgingMemory(prepare_marks(image, self._rules.visual_prompts), contrast)
 
     def __call__(self, exhibits: Sequence[Exhibit]) -> list[Scores]:
@@ -115,7 +117,7 @@ class Classifier:
         """Softmax each image over all candidates, of which the first are its own; keep the diagonal."""
         rules = self._rules
         features = torch.stack(
-            [self._encode_texts(word(template, candidates)) for template in rules.templates]
+            [self._encode_texts(fill(template, candidates)) for template in rules.templates]
         )  # t n d
         ensemble = ensemble_features if rules.template_ensemble == "feature" else ensemble_probabilities
         chances = ensemble(images, features, self._clip.logit_scale)

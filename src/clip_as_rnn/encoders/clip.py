@@ -17,7 +17,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts.texts import word
+from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.types import Features, Pixels
 
 _TEXTS_PER_PASS = 256
@@ -92,7 +92,7 @@ class Clip:
             InputError: a text has more tokens than the model has positions.
         """
         # not verbose: the tokenizer would warn of the same in its own words
-        all_ids = self.tokenizer(word(template, texts), verbose=False)["input_ids"] if texts else []
+        all_ids = self.tokenizer(fill(template, texts), verbose=False)["input_ids"] if texts else []
         for text, ids in zip(texts, all_ids, strict=True):
             if len(ids) > self.max_tokens:
                 short = text if len(text) <= _SHOWN_LETTERS else f"{text[: _SHOWN_LETTERS - 3]}..."

@@ -4,12 +4,12 @@ Every variant is a run of its own in a folder of its own, so that an interrupted
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from clip_as_rnn.config import BACKGROUND_PAPER, PRESETS, SegmenterConfig, with_settings
+from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
 from clip_as_rnn.evaluation.markdown import percent, table
@@ -19,7 +19,8 @@ from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.segmenting import Segmenting
 from clip_as_rnn.evaluation.tallies import SemanticBody
 from clip_as_rnn.evaluation.tasks import ReferringTask, Task
-from clip_as_rnn.prompts.texts import BACKGROUND_RELEASE, COMMON_THINGS, VISUAL_PROMPTS
+from clip_as_rnn.presets import PRESETS
+from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def _classifier_depth(_: SegmenterConfig) -> Iterator[Variant]:
 
 
 def _proposals(_: SegmenterConfig) -> Iterator[Variant]:
-    for source, layers in product(("cam", "dense"), (0, 2, SegmenterConfig().affinity_layers)):
+    for source, layers in product(("cam", "dense"), (0, 2, SegmenterConfig().propose.affinity_layers)):
         name = f"{source}, affinity of {layers} layers" if layers else f"{source} without affinity"
         yield Variant("proposals", name, {"proposals": source, "affinity_layers": layers})
 
@@ -143,10 +144,10 @@ def _thresholds(config: SegmenterConfig) -> Iterator[Variant]:
     """Yield thresholds around those of the settings; lambda acts with the affinity alone, which is then turned on."""
     symbols = {"mask_threshold": "eta", "score_threshold": "theta", "cam_threshold": "lambda"}
     for setting, symbol in symbols.items():
-        is_idle = setting == "cam_threshold" and not config.affinity_layers
-        others = {"affinity_layers": SegmenterConfig().affinity_layers} if is_idle else {}
+        is_idle = setting == "cam_threshold" and not config.propose.affinity_layers
+        others = {"affinity_layers": SegmenterConfig().propose.affinity_layers} if is_idle else {}
         for shift in (-0.1, 0.1):
-            value = round(getattr(config, setting) + shift, 6)
+            value = round(flat_settings(config)[setting] + shift, 6)
             if 0 <= value <= 1:
                 name = f"{symbol} {value:g}" + (" with affinity" if is_idle else "")
                 yield Variant("thresholds", name, {setting: value, **others})
@@ -154,10 +155,10 @@ def _thresholds(config: SegmenterConfig) -> Iterator[Variant]:
 
 def _semantics(_: SegmenterConfig) -> Iterator[Variant]:
     """Yield the behaviour of the authors' release and that of the paper's text, whatever the numbers."""
-    paper, official = PRESETS["paper-voc"], PRESETS["official-voc"]
-    differing = [f.name for f in fields(SegmenterConfig) if getattr(paper, f.name) != getattr(official, f.name)]
-    yield Variant("semantics", "paper", {name: getattr(paper, name) for name in differing})
-    yield Variant("semantics", "official", {name: getattr(official, name) for name in differing})
+    paper, official = flat_settings(PRESETS["paper-voc"]), flat_settings(PRESETS["official-voc"])
+    differing = [name for name in paper if paper[name] != official[name]]
+    yield Variant("semantics", "paper", {name: paper[name] for name in differing})
+    yield Variant("semantics", "official", {name: official[name] for name in differing})
 
 
 def _precision(_: SegmenterConfig) -> Iterator[Variant]:

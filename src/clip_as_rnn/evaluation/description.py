@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_as_rnn import __version__
+from clip_as_rnn.config import flat_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.records import read_json, write_json
 from clip_as_rnn.evaluation.segmenting import Segmenting
@@ -56,7 +57,7 @@ def describe_run(preset: str, choices: Choices, segmenter: Segmenting) -> RunDes
     return RunDescription(
         preset=preset,
         protocol=asdict(choices),
-        settings={name: _plain(value) for name, value in sorted(asdict(segmenter.config).items())},
+        settings={name: _plain(value) for name, value in sorted(flat_settings(segmenter.config).items())},
         models=dict(sorted(segmenter.describe().items())),
         software=_software(),
     )

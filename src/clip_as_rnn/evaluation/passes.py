@@ -54,10 +54,10 @@ def plan_passes(segmenter: Segmenting, vocabulary: Vocabulary, order: PassOrder)
     """Return the passes in the order in which they are painted: stuff first, so that things lie on top."""
     if order == "single" or not vocabulary.of_kind("stuff") or not vocabulary.of_kind("thing"):
         return (Pass(segmenter, vocabulary.texts, tuple(range(1, len(vocabulary.texts) + 1))),)
-    marks = segmenter.config.stuff_visual_prompts
+    marks = segmenter.config.classify.stuff_visual_prompts
     stuff = segmenter.replace(
         background_texts=vocabulary.of_kind("thing"),
-        visual_prompts=segmenter.config.visual_prompts if marks is None else marks,
+        visual_prompts=segmenter.config.classify.visual_prompts if marks is None else marks,
     )
     things = segmenter if order == "official" else segmenter.replace(background_texts=vocabulary.of_kind("stuff"))
     return (_pass_of(stuff, vocabulary, "stuff"), _pass_of(things, vocabulary, "thing"))

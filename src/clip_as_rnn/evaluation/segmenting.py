@@ -45,6 +45,6 @@ def check_wording(segmenter: Segmenting, texts: Sequence[str]) -> None:
         InputError: a text, a background text or a contrast text is too long as the settings word it.
     """
     config = segmenter.config
-    segmenter.stages.check((*texts, *config.contrast_texts))
+    segmenter.stages.check((*texts, *config.classify.contrast_texts))
     unjudged = segmenter.replace(templates=())  # the classifier's templates never word a background text
-    unjudged.stages.check(config.background_texts)
+    unjudged.stages.check(config.propose.background_texts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.segmenter import check_texts
+from clip_as_rnn.prompts.queries import check_texts
 
 Kind = Literal["thing", "stuff"]
 Wording = Literal["paper", "own"]  # the texts that CaR asks, or the data set's own names

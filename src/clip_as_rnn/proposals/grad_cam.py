@@ -26,7 +26,8 @@ from torch import Tensor
 
 from clip_as_rnn.encoders.clip import Clip, PatchView
 from clip_as_rnn.ops import components_box_mask, min_max_scale
-from clip_as_rnn.prompts.texts import reading, word
+from clip_as_rnn.prompts.queries import normalize_text
+from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.types import Features, PatchMaps, Pixels
 
@@ -157,9 +158,9 @@ class Proposer:
         view = self._clip.view_patches(
             pixels, affinity_layers=rules.affinity_layers, half_positions=rules.half_position_embeddings
         )
-        asked = {reading(text) for text in queries} if rules.drop_asked_background else set()
-        background = [text for text in rules.background_texts if reading(text) not in asked]
-        background_features = self._encode(word(rules.proposal_template, background))
+        asked = {normalize_text(text) for text in queries} if rules.drop_asked_background else set()
+        background = [text for text in rules.background_texts if normalize_text(text) not in asked]
+        background_features = self._encode(fill(rules.proposal_template, background))
         return ProposalMemory(
             view=view,
             affinity=None if view.attention is None else normalise_affinity(view.attention),
@@ -170,7 +171,7 @@ class Proposer:
     def __call__(self, memory: ProposalMemory, texts: Sequence[str], step: int) -> Proposal:
         """Propose one mask per text, given that only these texts are left; `step` counts from 0."""
         rules = self._rules
-        worded = word(rules.first_proposal_template if step == 0 else rules.proposal_template, texts)
+        worded = fill(rules.first_proposal_template if step == 0 else rules.proposal_template, texts)
         measure = self._gradient_maps if rules.proposals == "cam" else self._dense_maps
         raw = measure(memory, worded)
         cams = min_max_scale(raw.reshape(len(texts), *memory.view.grid_hw)).float()
@@ -183,7 +184,7 @@ class Proposer:
     def _choose_reference(self, view: PatchView, background: Features, queries: Sequence[str]) -> Float[Tensor, " d"]:
         """Average the derivatives that step 1 will average: all candidates', or in referring mode the background's."""
         rules = self._rules
-        asked = [] if rules.mode == "referring" else word(rules.first_proposal_template, queries)
+        asked = [] if rules.mode == "referring" else fill(rules.first_proposal_template, queries)
         candidates = torch.cat([self._encode(asked), background])
         logits, directions = differentiate_logits(view.pooled, candidates, self._clip.logit_scale)
         return torch.softmax(logits, dim=0) @ directions

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from clip_as_rnn.apps.web.files import open_picture
 from clip_as_rnn.apps.web.recipe import as_command, as_python, differences
 from clip_as_rnn.apps.web.view import result_view, steps_view
 from clip_as_rnn.apps.web.watching import Watch, watched
-from clip_as_rnn.config import PRESETS, SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, flat_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.export.files import Format, Result, save
 from clip_as_rnn.io.images import Picture
+from clip_as_rnn.presets import PRESETS
+from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.segmenter import Segmenter, View, check_texts
+from clip_as_rnn.segmenter import Segmenter, View
 
 MAX_TEXTS = 40
 _FORMATS: tuple[Format, ...] = ("figure", "labels", "masks", "json")
@@ -126,7 +128,7 @@ def _about(asked: Asked, preset: str, picture: Picture, segmenter: Segmenter[Vie
         "image": asked.picture.name,
         "notes": list(picture.notes),
         "preset": preset,
-        "settings": asdict(segmenter.config),
+        "settings": flat_settings(segmenter.config),
         "models": dict(segmenter.describe()),
         "version": __version__,
     }

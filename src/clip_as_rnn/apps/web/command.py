@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from clip_as_rnn.apps.options import Device, DtypeName, Judge, Model, Preset
-from clip_as_rnn.config import find_preset, with_settings
+from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
+from clip_as_rnn.presets import find_preset
 
 # `clip_as_rnn.apps.web.serve` is imported inside the command: it loads torch and Gradio, which --help must not.
 

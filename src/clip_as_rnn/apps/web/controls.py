@@ -4,11 +4,11 @@ Knows the config, and nothing of Gradio.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from clip_as_rnn.config import PRESETS, SegmenterConfig
-from clip_as_rnn.prompts.texts import VISUAL_PROMPTS
+from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
+from clip_as_rnn.presets import PRESETS
 
 MODES = (
     ("Semantic: the texts compete for every pixel", "semantic"),
@@ -31,7 +31,7 @@ class Control:
 
     def value(self, config: SegmenterConfig) -> Any:
         """Return what the page's control shows for a config: a number, a list or a truth value."""
-        value = getattr(config, self.setting)
+        value = flat_settings(config)[self.setting]
         return list(value) if isinstance(value, tuple) else value
 
     def setting_of(self, value: Any) -> Any:
@@ -81,17 +81,21 @@ CONTROLS = (
 
 def offered_presets(config: SegmenterConfig) -> dict[str, SegmenterConfig]:
     """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`."""
-    models = {name: getattr(config, name) for name in _MODELS}
-    presets = {name: replace(preset, **models) for name, preset in PRESETS.items()}
+    models = _models(config)
+    presets = {name: with_settings(preset, models) for name, preset in PRESETS.items()}
     same = [name for name, preset in presets.items() if preset == config]
-    own = {name: PRESETS[name] for name in same if all(getattr(PRESETS[name], one) == models[one] for one in _MODELS)}
+    own = {name: PRESETS[name] for name in same if _models(PRESETS[name]) == models}
     first = next(iter([*own, *same, AS_STARTED]))
     return {first: config, **presets}
 
 
+def _models(config: SegmenterConfig) -> dict[str, str]:
+    return {"model": config.propose.model, "classifier": config.classify.classifier}
+
+
 def chosen_settings(preset: SegmenterConfig, mode: str, values: Sequence[Any], long_side_px: int) -> dict[str, Any]:
     """Collect all settings of a run, without the models: the preset, the changes, and a limit for large pictures."""
-    settings = {field.name: getattr(preset, field.name) for field in fields(preset) if field.name not in _MODELS}
+    settings = {name: value for name, value in flat_settings(preset).items() if name not in _MODELS}
     settings["mode"] = mode
     for control, value in zip(CONTROLS, values, strict=True):
         chosen = control.setting_of(value)

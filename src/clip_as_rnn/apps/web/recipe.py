@@ -3,18 +3,17 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.config import SegmenterConfig, flat_settings
 
 _MODELS = ("model", "classifier")
 
 
 def differences(config: SegmenterConfig, base: SegmenterConfig) -> dict[str, Any]:
     """List the settings in which `config` is not `base`, by name."""
-    names = [field.name for field in fields(config)]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+    ours, theirs = flat_settings(config), flat_settings(base)
+    return {name: value for name, value in ours.items() if value != theirs[name]}
 
 
 def as_command(image: str, texts: Sequence[str], preset: str, changes: Mapping[str, Any]) -> str:

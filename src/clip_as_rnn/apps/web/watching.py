@@ -82,14 +82,14 @@ class WatchedStages(Generic[View]):
 def watched(segmenter: Segmenter[View], watch: Watch, texts: Sequence[str]) -> Segmenter[View]:
     """Make a segmenter on the same models and settings that reports to `watch` and stops when it says so."""
     config = segmenter.config
-    refinement = "Refining the edges (CRF)" if config.crf else "Finishing the masks"
+    refinement = "Refining the edges (CRF)" if config.refine.crf else "Finishing the masks"
     return Segmenter(WatchedStages(segmenter.stages, watch, most_steps(texts, config), refinement), config)
 
 
 def most_steps(texts: Sequence[str], config: SegmenterConfig) -> int:
     """Bound the number of steps: each but the last drops a text, unless the first is repeated."""
-    bound = len(texts) + config.repeat_first_step
-    return bound if config.max_steps is None else min(bound, max(1, config.max_steps))
+    bound = len(texts) + config.recurrence.repeat_first_step
+    return bound if config.recurrence.max_steps is None else min(bound, max(1, config.recurrence.max_steps))
 
 
 class Workers:

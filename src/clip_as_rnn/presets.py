@@ -1,0 +1,119 @@
+"""The presets: named instances of the configuration.
+
+`default` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of the authors'
+configs where it gives none; `official-*` add what the authors' release does differently, setting by setting.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clip_as_rnn.config import BUNDLED, VIT_B16, VIT_L14, SegmenterConfig, with_settings
+from clip_as_rnn.errors import InputError, suggest
+from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
+
+_DEFAULT: Mapping[str, Any] = {
+    "max_side_px": 640,
+    "background_texts": BACKGROUND_PAPER,
+    "drop_asked_background": True,
+    "contrast_texts": BACKGROUND_RELEASE,
+    "score_threshold": 0.4,
+    "classifier_view": "whole",
+}
+_TINY: Mapping[str, Any] = {
+    **_DEFAULT,
+    "model": BUNDLED,
+    "classifier": BUNDLED,
+    "proposals": "dense",
+    "background_texts": BACKGROUND_RELEASE,
+    "contrast_texts": BACKGROUND_RELEASE + COMMON_THINGS,
+    "affinity_layers": 0,
+    "mask_threshold": 0.2,
+    "score_threshold": 0.14,
+    "visual_prompts": ("black",),
+    "max_side_px": 256,  # about what it was trained on
+    "crf_max_side_px": 640,
+    "crf_bilateral_rgb": 13.0,
+    "background_factor": 3.0,
+}
+_PAPER: Mapping[str, Any] = {
+    "background_texts": BACKGROUND_PAPER,
+    "visual_prompts": ("circle", "blur"),
+    "drop_empty_masks": False,
+}
+_OFFICIAL: Mapping[str, Any] = {
+    "background_texts": BACKGROUND_RELEASE,
+    "first_proposal_template": "{}",
+    "foreground_fallback": True,
+    "clamp_boxes": True,
+    "side_multiple_px": 16,
+    "half_position_embeddings": True,
+    "template_ensemble": "probability",
+    "classifier_skipped_blocks": 1,
+    "strict_threshold": True,
+    "keep_best": True,
+    "repeat_first_step": True,
+    "crf_image": "bgr-wrapped",
+}
+_SEMANTIC: Mapping[str, Mapping[str, Any]] = {
+    "voc": {"mask_threshold": 0.4, "score_threshold": 0.6, "cam_threshold": 0.4},
+    "coco-object": {
+        **{"mask_threshold": 0.5, "score_threshold": 0.3, "cam_threshold": 0.5},
+        "visual_prompts": ("blur", "gray"),
+    },
+    "context": {
+        **{"mask_threshold": 0.6, "score_threshold": 0.2, "cam_threshold": 0.4},
+        "visual_prompts": ("blur", "circle"),
+        "stuff_visual_prompts": ("blur", "gray"),
+    },
+    "pc459": {
+        **{"mask_threshold": 0.4, "score_threshold": 0.25, "cam_threshold": 0.7},
+        "visual_prompts": ("gray", "blur"),
+    },
+    "ade150": {
+        **{"mask_threshold": 0.6, "score_threshold": 0.25, "cam_threshold": 0.7},
+        "visual_prompts": ("gray", "blur"),
+    },
+    "ade847": {
+        **{"mask_threshold": 0.6, "score_threshold": 0.25, "cam_threshold": 0.7},
+        "visual_prompts": ("gray", "blur"),
+    },
+}
+_REFERRING: Mapping[str, Mapping[str, Any]] = {
+    "refcoco": {"classifier": VIT_B16, "mask_threshold": 0.5, "score_threshold": 0.3, "cam_threshold": 0.5},
+    "refcoco+": {"classifier": VIT_B16, "mask_threshold": 0.2, "score_threshold": 0.1, "cam_threshold": 0.5},
+    "refcocog": {"classifier": VIT_B16, "mask_threshold": 0.5, "score_threshold": 0.1, "cam_threshold": 0.6},
+    "gres": {
+        **{"classifier": VIT_L14, "mask_threshold": 0.5, "score_threshold": 0.0, "cam_threshold": 0.3},
+        "visual_prompts": ("circle",),
+    },
+}
+_OFFICIAL_NUMBERS: Mapping[str, Mapping[str, Any]] = {  # where the authors' configs and the paper disagree
+    "context": {"score_threshold": 0.25},
+    "refcoco": {"visual_prompts": ("circle",)},
+}
+
+
+def _presets() -> dict[str, SegmenterConfig]:
+    paper = {name: {**_PAPER, **numbers} for name, numbers in _SEMANTIC.items()}
+    paper |= {name: {**_PAPER, "mode": "referring", "templates": (), **both} for name, both in _REFERRING.items()}
+    named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "tiny": _TINY}
+    named |= {f"paper-{name}": settings for name, settings in paper.items()}
+    named |= {
+        f"official-{name}": {**settings, **_OFFICIAL, **_OFFICIAL_NUMBERS.get(name, {})}
+        for name, settings in paper.items()
+    }
+    return {name: with_settings(SegmenterConfig(), settings) for name, settings in named.items()}
+
+
+PRESETS: Mapping[str, SegmenterConfig] = _presets()
+
+
+def find_preset(name: str) -> SegmenterConfig:
+    """Look a preset up by name.
+
+    Raises:
+        InputError: there is none; the message holds the nearest name and all known ones.
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        raise InputError(f"No preset named {name!r}.{suggest(str(name), list(PRESETS))}")
+    return PRESETS[name]
