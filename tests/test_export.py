@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.export.files import FORMATS, Format, Result, mask_name, planned_paths, prepare_folder, save, to_json
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.visualization.colors import colours
+from clip_as_rnn.visualization.colors import colors
 from fake_results import fake_segmentation
 
 QUERIES = ("cat", "train/bus", "ghost", "红色的 猫", "..", "cup")
@@ -80,7 +80,7 @@ def test_the_label_map_reads_back_with_its_colours_and_names(result: Result, tmp
     with Image.open(tmp_path / "a_labels.png") as stored:
         assert stored.mode == "P"
         assert np.array_equal(np.asarray(stored), result.segmentation.label_map())
-        assert stored.getpalette()[:15] == [0, 0, 0, *colours(4).flatten()]
+        assert stored.getpalette()[:15] == [0, 0, 0, *colors(4).flatten()]
     names = json.loads((tmp_path / "a_labels.json").read_text(encoding="utf-8"))
     assert names == {"0": "background", "1": "cat", "2": "train/bus", "3": "红色的 猫", "4": ".."}
 

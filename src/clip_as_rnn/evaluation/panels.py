@@ -1,9 +1,8 @@
-"""Pictures in a row: an image, and label maps laid over it in colours that name the labels."""
+"""Pictures in a row: an image, and label maps laid over it in colors that name the labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -11,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from clip_as_rnn.types import LabelMap, RgbImage
 from clip_as_rnn.visualization import text as lettering
-from clip_as_rnn.visualization.colors import colours
+from clip_as_rnn.visualization.colors import colors
+from clip_as_rnn.visualization.overlay import fit_long_side
 
 _LONG_SIDE_PX = 320
 _LETTER_PX = 14
@@ -34,7 +34,8 @@ def draw_panels(image: RgbImage, panels: Sequence[Panel]) -> UInt8[ndarray, "H W
 
     A label has the same colour in every panel; negative labels, which count nowhere, are grey.
     """
-    tiles = [_shrink(image if panel.labels is None else _lay_over(image, panel.labels)) for panel in panels]
+    laid = [image if panel.labels is None else _lay_over(image, panel.labels) for panel in panels]
+    tiles = [fit_long_side(picture, 1, _LONG_SIDE_PX) for picture in laid]
     height, width = tiles[0].shape[:2]
     head = lettering.line_height_px(_LETTER_PX) + _GAP_PX
     step = width + _GAP_PX
@@ -50,12 +51,6 @@ def draw_panels(image: RgbImage, panels: Sequence[Panel]) -> UInt8[ndarray, "H W
 
 def _lay_over(image: RgbImage, labels: LabelMap) -> RgbImage:
     """Blend every label's colour with the image."""
-    inks = np.vstack([colours(max(1, int(labels.max(initial=0)))), [_IGNORED_INK]])  # the last row is label -1's
+    inks = np.vstack([colors(max(1, int(labels.max(initial=0)))), [_IGNORED_INK]])  # the last row is label -1's
     painted = (1 - _OPACITY) * image + _OPACITY * inks[np.where(labels < 0, -1, labels - 1)]
     return np.where((labels == 0)[..., None], image, painted.astype(np.uint8))
-
-
-def _shrink(image: RgbImage) -> UInt8[ndarray, "H W 3"]:
-    scale = min(1.0, _LONG_SIDE_PX / max(image.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))

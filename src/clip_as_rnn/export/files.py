@@ -27,7 +27,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import encode_rle
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import RgbImage
-from clip_as_rnn.visualization.colors import colours
+from clip_as_rnn.visualization.colors import colors
 from clip_as_rnn.visualization.overlay import draw_overlay
 from clip_as_rnn.visualization.steps import draw_recurrence
 
@@ -157,7 +157,7 @@ def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
     labels, count = result.segmentation.label_map(), len(result.segmentation.texts)
     if count <= _MAX_UINT8:
         picture = Image.fromarray(labels.astype(np.uint8))
-        picture.putpalette([0, 0, 0, *colours(count).flatten().tolist()])
+        picture.putpalette([0, 0, 0, *colors(count).flatten().tolist()])
     else:
         picture = Image.fromarray(labels.astype(np.uint16))
     _write_png(path, picture)

@@ -1,4 +1,4 @@
-"""Colours that people with any colour vision can tell apart, and that never change from run to run."""
+"""Colors that people with any color vision can tell apart, and that never change from run to run."""
 
 import cv2
 import numpy as np
@@ -20,10 +20,11 @@ _OKABE_ITO = (
 _GOLDEN_TURN = 0.618033988749895 * 2 * np.pi  # steps of this angle around the hues never come back to where they were
 _LIGHTNESSES = (38.0, 62.0, 86.0, 50.0, 74.0)  # of CIELAB: neighbours in number differ for every eye
 _CHROMA = 45.0
+_DIMMED = 0.5
 
 
-def colours(count: int) -> UInt8[ndarray, "n 3"]:
-    """Return the first `count` colours of one endless list: seven of Okabe & Ito's, then turns around the hues."""
+def colors(count: int) -> UInt8[ndarray, "n 3"]:
+    """Return the first `count` colors of one endless list: seven of Okabe & Ito's, then turns around the hues."""
     numbers = np.arange(max(0, count - len(_OKABE_ITO)))
     lab = np.stack(
         [
@@ -45,7 +46,19 @@ def _lab_to_rgb(lab: Float[ndarray, "n 3"]) -> UInt8[ndarray, "n 3"]:
 
 
 def heat(values: Float[ndarray, "h w"]) -> RgbImage:
-    """Colour values in [0, 1] from black over red to pale yellow; lightness grows all the way (Inferno)."""
+    """Color values in [0, 1] from black over red to pale yellow; lightness grows all the way (Inferno)."""
     levels = np.round(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
-    coloured: RgbImage = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    return coloured
+    colored: RgbImage = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    return colored
+
+
+def heat_opacity(values: Float[ndarray, "h w"]) -> Float[ndarray, "h w"]:
+    """Return how much a heat map hides of what it lies on: the hotter, the more, up to 0.9."""
+    opacity: Float[ndarray, "h w"] = 0.9 * np.sqrt(np.clip(values, 0.0, 1.0))
+    return opacity
+
+
+def dim(image: RgbImage) -> UInt8[ndarray, "h w"]:
+    """Turn an image into dark gray, for heat maps to lie on."""
+    gray: UInt8[ndarray, "h w"] = np.round(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * _DIMMED).astype(np.uint8)
+    return gray

@@ -13,7 +13,7 @@ from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import Masks, RgbImage
 from clip_as_rnn.visualization import text as lettering
-from clip_as_rnn.visualization.colors import colours
+from clip_as_rnn.visualization.colors import colors
 
 Drawing: TypeAlias = UInt8[ndarray, "H W 3"]  # sRGB, of another size than the image
 
@@ -30,11 +30,11 @@ _COLUMN_ROWS = 12  # a longer legend is set in two columns, if there is room
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One line of the legend; without a colour the text was rejected and is struck."""
+    """One line of the legend; without a color the text was rejected and is struck."""
 
     text: str
     remark: str
-    colour: lettering.Ink | None = None
+    color: lettering.Ink | None = None
     number: int = 0
 
 
@@ -72,8 +72,8 @@ def resize(image: RgbImage, size_hw: tuple[int, int]) -> Drawing:
 def paint_masks(
     view: RgbImage, masks: Masks, scores: ndarray, palette: UInt8[ndarray, "n 3"] | None = None
 ) -> RgbImage:
-    """Tint every mask in its colour and outline it; the highest score last."""
-    palette = colours(len(masks)) if palette is None else palette
+    """Tint every mask in its color and outline it; the highest score last."""
+    palette = colors(len(masks)) if palette is None else palette
     painted = view.copy()
     for i in np.argsort(scores, kind="stable"):
         tint = (1 - _OPACITY) * view[masks[i]] + _OPACITY * palette[i]
@@ -100,7 +100,7 @@ def _number_masks(painted: RgbImage, masks: Masks, size_px: int) -> None:
 
 
 def _widest_place(mask: Bool[ndarray, "h w"]) -> tuple[int, int, float]:
-    """Find the centre and the radius of the largest circle in a mask and in the image."""
+    """Find the center and the radius of the largest circle in a mask and in the image."""
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_3)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return int(x), int(y), float(depth[y, x])
@@ -108,10 +108,10 @@ def _widest_place(mask: Bool[ndarray, "h w"]) -> tuple[int, int, float]:
 
 def _entries(segmentation: Segmentation) -> list[_Entry]:
     """List the legend's lines: the texts found, then those rejected; very long lists are cut, and say so."""
-    palette = [(int(red), int(green), int(blue)) for red, green, blue in colours(len(segmentation.texts))]
+    palette = [(int(red), int(green), int(blue)) for red, green, blue in colors(len(segmentation.texts))]
     found = [
-        _Entry(text, f"{score:.2f}", colour, number)
-        for number, (text, score, colour) in enumerate(
+        _Entry(text, f"{score:.2f}", color, number)
+        for number, (text, score, color) in enumerate(
             zip(segmentation.texts, segmentation.scores, palette, strict=True), 1
         )
     ]
@@ -150,15 +150,15 @@ def _draw_entry(draw: ImageDraw.ImageDraw, xy: tuple[int, int], entry: _Entry, l
     room_px = limit_px - round(_ENTRY_SPACE * size_px) - lettering.width_px(entry.remark, size_px)
     text = lettering.shorten(entry.text, size_px, room_px)
     left = x + round(1.8 * size_px)
-    ink = lettering.BLACK if entry.colour else lettering.GREY
+    ink = lettering.BLACK if entry.color else lettering.GRAY
     right = lettering.write(draw, (left, y), text, size_px, ink)
-    if entry.colour:
-        draw.rectangle((x, y + 2, x + round(1.4 * size_px), y + size_px + 2), fill=entry.colour)
-        dark = sum(entry.colour) < 3 * 110
+    if entry.color:
+        draw.rectangle((x, y + 2, x + round(1.4 * size_px), y + size_px + 2), fill=entry.color)
+        dark = sum(entry.color) < 3 * 110
         word = str(entry.number)
         small_px = max(9, size_px - 3)
-        centred = x + (round(1.4 * size_px) - lettering.width_px(word, small_px)) // 2
-        lettering.write(draw, (centred, y + 3), word, small_px, lettering.WHITE if dark else lettering.BLACK)
+        centerd = x + (round(1.4 * size_px) - lettering.width_px(word, small_px)) // 2
+        lettering.write(draw, (centerd, y + 3), word, small_px, lettering.WHITE if dark else lettering.BLACK)
     elif text:
         lettering.strike(draw, (left, y), right, size_px)
     lettering.write(draw, (right + size_px // 2, y), entry.remark, size_px, ink)

@@ -18,17 +18,16 @@ from clip_as_rnn.ops import grow_maps, grow_masks
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization import text as lettering
-from clip_as_rnn.visualization.colors import colours, heat
+from clip_as_rnn.visualization.colors import colors, dim, heat, heat_opacity
 from clip_as_rnn.visualization.overlay import Drawing, paint_masks, resize
 
 _MAX_COLUMNS = 20
 _MAX_STEPS = 20
 _WIDTH_PX = 1600  # what the columns share, as far as the limits of a cell allow
 _CELL_WIDTH_PX = (120, 300)
-_CELL_ASPECT = (0.6, 1.8)  # width / height; images beyond are set on grey
+_CELL_ASPECT = (0.6, 1.8)  # width / height; images beyond are set on gray
 _FONT_PX = (12, 18)
 _HEADING_LINES = 3
-_DIMMED = 0.5
 _MARGIN: lettering.Ink = (236, 236, 236)
 _DROPPED: lettering.Ink = (178, 70, 0)  # a darker vermillion, readable on white
 
@@ -83,7 +82,7 @@ class _Sheet:
         x, y = self.grid.corner(row, 0)
         for i, line in enumerate(lines):
             fitted = lettering.shorten(line, self.grid.size_px, self.grid.cell_hw[1])
-            ink = lettering.GREY if i else lettering.BLACK
+            ink = lettering.GRAY if i else lettering.BLACK
             lettering.write(
                 self.draw, (x, y + i * lettering.line_height_px(self.grid.size_px)), fitted, self.grid.size_px, ink
             )
@@ -92,8 +91,8 @@ class _Sheet:
         """Mark a cell of a text that is gone."""
         x, y = self.grid.corner(row, column)
         middle = y + self.grid.cell_hw[0] // 2
-        centre = x + self.grid.cell_hw[1] // 2
-        self.draw.line((centre - 8, middle, centre + 8, middle), fill=_MARGIN, width=3)
+        center = x + self.grid.cell_hw[1] // 2
+        self.draw.line((center - 8, middle, center + 8, middle), fill=_MARGIN, width=3)
 
 
 def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> Drawing:
@@ -162,10 +161,9 @@ def _new_sheet(image: RgbImage, columns: Sequence[str], *, rows: int, notes: lis
     draw = ImageDraw.Draw(canvas)
     for i, note in enumerate(notes):
         fitted = lettering.shorten(note, size_px, right - 2 * grid.gap)
-        lettering.write(draw, (grid.gap, grid.gap + i * line_px), fitted, size_px, lettering.GREY)
+        lettering.write(draw, (grid.gap, grid.gap + i * line_px), fitted, size_px, lettering.GRAY)
     view = _fit(image, (height, width))
-    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)[:, :, None].repeat(3, axis=2)
-    return _Sheet(canvas, draw, grid, view, np.round(grey * _DIMMED).astype(np.uint8))
+    return _Sheet(canvas, draw, grid, view, dim(view)[:, :, None].repeat(3, axis=2))
 
 
 def _fit(image: RgbImage, box_hw: tuple[int, int]) -> Drawing:
@@ -175,15 +173,15 @@ def _fit(image: RgbImage, box_hw: tuple[int, int]) -> Drawing:
 
 
 def _draw_headings(sheet: _Sheet, columns: Sequence[str], segmentation: Segmentation) -> None:
-    """Write every text above its column, ending at the same line; those found on a bar of their colour."""
-    grid, palette = sheet.grid, colours(len(segmentation.texts))
+    """Write every text above its column, ending at the same line; those found on a bar of their color."""
+    grid, palette = sheet.grid, colors(len(segmentation.texts))
     line_px = lettering.line_height_px(grid.size_px)
     for column, text in enumerate(columns, 1):
         x, y = grid.corner(0, column)
         lines = lettering.wrap(text, grid.size_px, grid.cell_hw[1], lines=_HEADING_LINES)
         found = text in segmentation.texts
         for i, line in enumerate(reversed(lines), 1):
-            ink = lettering.BLACK if found else lettering.GREY
+            ink = lettering.BLACK if found else lettering.GRAY
             lettering.write(sheet.draw, (x, y - i * line_px - 6), line, grid.size_px, ink)
         if found:
             fill = tuple(palette[segmentation.texts.index(text)].tolist())
@@ -211,7 +209,7 @@ def _draw_step(sheet: _Sheet, row: int, number: int, step: Step, columns: Sequen
 
 def _heat_over(dimmed: RgbImage, proposal: Float[ndarray, "h w"]) -> RgbImage:
     """Lay a heat map on the darkened image; the hotter, the less of the image shows."""
-    opacity = 0.9 * np.sqrt(np.clip(proposal, 0.0, 1.0))[:, :, None]
+    opacity = heat_opacity(proposal)[:, :, None]
     blended: RgbImage = np.round((1 - opacity) * dimmed + opacity * heat(proposal)).astype(np.uint8)
     return blended
 
@@ -228,7 +226,7 @@ def _cross_out(cell: RgbImage) -> None:
 def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Sequence[str]) -> None:
     """Draw the last row: all masks on the image, then each alone with the share of the image that it covers."""
     size_hw = sheet.view.shape[:2]
-    palette, scores = colours(len(segmentation.texts)), segmentation.scores
+    palette, scores = colors(len(segmentation.texts)), segmentation.scores
     masks = grow_masks(segmentation.masks, size_hw)
     sheet.paste(row, 0, paint_masks(sheet.view, masks, scores))
     sheet.caption(row, 0, f"{len(segmentation.texts):,} found" if segmentation.texts else "nothing found")
@@ -247,9 +245,9 @@ def _draw_key(sheet: _Sheet) -> None:
     grid = sheet.grid
     size_px, x = grid.size_px, grid.gap
     y = sheet.canvas.height - lettering.line_height_px(size_px) - grid.gap
-    x = lettering.write(sheet.draw, (x, y), "proposal 0", size_px, lettering.GREY) + 4
+    x = lettering.write(sheet.draw, (x, y), "proposal 0", size_px, lettering.GRAY) + 4
     bar = heat(np.linspace(0, 1, 90, dtype=np.float32)[None].repeat(size_px, axis=0))
     sheet.canvas.paste(Image.fromarray(bar), (x, y + 1))
-    right = lettering.write(sheet.draw, (x + 94, y), "1.", size_px, lettering.GREY)
+    right = lettering.write(sheet.draw, (x + 94, y), "1.", size_px, lettering.GRAY)
     line = lettering.shorten("Below each: the classifier's score.", size_px, sheet.canvas.width - right - 2 * grid.gap)
-    lettering.write(sheet.draw, (right + size_px // 2, y), line, size_px, lettering.GREY)
+    lettering.write(sheet.draw, (right + size_px // 2, y), line, size_px, lettering.GRAY)

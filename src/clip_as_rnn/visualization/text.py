@@ -13,7 +13,7 @@ Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Ink: TypeAlias = tuple[int, int, int]
 
 BLACK: Ink = (32, 32, 32)
-GREY: Ink = (125, 125, 125)
+GRAY: Ink = (125, 125, 125)
 WHITE: Ink = (255, 255, 255)
 
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc")
@@ -69,7 +69,7 @@ def write(draw: ImageDraw.ImageDraw, xy: tuple[int, int], text: str, size_px: in
     return xy[0] + width_px(text, size_px)
 
 
-def strike(draw: ImageDraw.ImageDraw, xy: tuple[int, int], right: int, size_px: int, ink: Ink = GREY) -> None:
+def strike(draw: ImageDraw.ImageDraw, xy: tuple[int, int], right: int, size_px: int, ink: Ink = GRAY) -> None:
     """Strike through a line that was written at `xy` and ends at `right`."""
     y = xy[1] + round(size_px * 0.62)
     draw.line((xy[0], y, right, y), fill=ink, width=max(1, size_px // 12))

@@ -7,7 +7,6 @@ import base64
 import io
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -16,23 +15,22 @@ from PIL import Image
 from clip_as_rnn.ops import grow_masks
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.types import RgbImage
-from clip_as_rnn.visualization.colors import colours, heat
+from clip_as_rnn.visualization.colors import colors, dim, heat, heat_opacity
 from clip_as_rnn.visualization.overlay import fit_long_side
 
 _RESULT_PX = (320, 1024)  # the long side
 _STEP_PX = (160, 320)
 _JPEG_QUALITY = 88
-_DIMMED = 0.5
 
 
 def result_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
     """Describe the picture, the masks over it, and the fate of every text, in the order asked.
 
-    A mask is a black-and-white picture of the size of the shown one; colours are those of the overlay.
+    A mask is a black-and-white picture of the size of the shown one; colors are those of the overlay.
     """
     view = fit_long_side(image, *_RESULT_PX)
     masks = grow_masks(segmentation.masks, view.shape[:2])
-    palette = colours(len(segmentation.texts))
+    palette = colors(len(segmentation.texts))
     found = [
         {
             "text": text,
@@ -54,11 +52,9 @@ def result_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
 def steps_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
     """Describe every step: each text alive, where it was proposed as a heat map, its score, and what became of it."""
     view = fit_long_side(image, *_STEP_PX)
-    grey = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
-    dimmed = Image.fromarray(np.round(grey * _DIMMED).astype(np.uint8))
     steps = segmentation.trace.steps if segmentation.trace else ()
     return {
-        "image": _data_url(dimmed, "JPEG"),
+        "image": _data_url(Image.fromarray(dim(view)), "JPEG"),
         "width": view.shape[1],
         "height": view.shape[0],
         "steps": [_step_view(number, step, segmentation) for number, step in enumerate(steps, 1)],
@@ -83,7 +79,7 @@ def _step_view(number: int, step: Step, segmentation: Segmentation) -> dict[str,
 
 def _heat_map(proposal: Float[ndarray, "h w"]) -> Image.Image:
     """Colour a proposal, one pixel per patch: the cooler, the more transparent. The browser enlarges it."""
-    opacity = np.round(255 * 0.9 * np.sqrt(np.clip(proposal, 0.0, 1.0))).astype(np.uint8)
+    opacity = np.round(255 * heat_opacity(proposal)).astype(np.uint8)
     return Image.fromarray(np.dstack([heat(proposal), opacity]))
 
 
