@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_as_rnn.apps import cli
+from clip_as_rnn.apps.cli import main
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.result import Segmentation
@@ -76,7 +76,7 @@ def car(
     def run(*arguments: str) -> Ending:
         monkeypatch.setattr(sys, "argv", ["car", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main.main()
         captured = capsys.readouterr()
         return Ending(end.value.code or 0, captured.out, captured.err)
 

@@ -62,7 +62,7 @@ def visit(browser: object) -> Iterator[Callable[..., object]]:
 @pytest.fixture(scope="session")
 def bundled(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serve the page on the bundled CLIP, by the command that users type."""
-    arguments = ["-m", "clip_as_rnn.apps.cli", "web", "--preset", "tiny", "--port"]
+    arguments = ["-m", "clip_as_rnn.apps.cli.main", "web", "--preset", "tiny", "--port"]
     with serving(arguments, tmp_path_factory.mktemp("bundled")) as server:
         yield server
 

@@ -12,7 +12,7 @@ from PIL import Image
 from servers import EXAMPLE
 
 from clip_as_rnn import Segmentation, load_segmenter
-from clip_as_rnn.apps.inputs import parse_settings
+from clip_as_rnn.apps.cli.parsing import parse_settings
 from clip_as_rnn.export.files import Result, to_json
 from clip_as_rnn.io.images import read_image
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from clip_as_rnn.apps.inputs import parse_settings
+from clip_as_rnn.apps.cli.parsing import parse_settings
 from clip_as_rnn.apps.web.controls import CONTROLS, chosen_settings, offered_presets
 from clip_as_rnn.apps.web.recipe import as_command, as_python, differences
 from clip_as_rnn.config import SegmenterConfig, with_settings

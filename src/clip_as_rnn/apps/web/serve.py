@@ -12,12 +12,12 @@ from typing import Any
 import gradio as gr
 
 from clip_as_rnn import loading
-from clip_as_rnn.apps.report import say
+from clip_as_rnn.apps.cli.console import say
+from clip_as_rnn.apps.cli.segment import parse_dtype
 from clip_as_rnn.apps.web import parts
 from clip_as_rnn.apps.web.examples import find_examples
 from clip_as_rnn.apps.web.files import MAX_BYTES
 from clip_as_rnn.apps.web.page import create_demo
-from clip_as_rnn.apps.work import parse_dtype
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_as_rnn.apps.inputs import parse_settings, unique_stems
+from clip_as_rnn.apps.cli.parsing import parse_settings, unique_stems
 
 
 @pytest.mark.parametrize(

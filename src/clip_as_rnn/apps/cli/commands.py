@@ -3,10 +3,8 @@
 Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
 """
 
-import io
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -15,20 +13,20 @@ import typer
 from rich.console import Console
 
 from clip_as_rnn import __version__
-from clip_as_rnn.apps.evaluate import evaluate
-from clip_as_rnn.apps.inputs import gather_texts, parse_settings
-from clip_as_rnn.apps.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
-from clip_as_rnn.apps.report import preset_table, presets_json, presets_table, say
-from clip_as_rnn.apps.web.command import web
+from clip_as_rnn.apps.cli.console import preset_table, presets_json, presets_table, say
+from clip_as_rnn.apps.cli.evaluate import evaluate
+from clip_as_rnn.apps.cli.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
+from clip_as_rnn.apps.cli.parsing import gather_texts, parse_settings
+from clip_as_rnn.apps.cli.web import web
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import CarError, WeightsError
 from clip_as_rnn.presets import PRESETS, find_preset
 
-# `clip_as_rnn.apps.work` is imported inside the commands: it loads torch, which takes seconds that --help must not.
+# `segment` is imported inside the commands: it loads torch, which takes seconds that --help must not.
 
 Parameters = ParamSpec("Parameters")
 
-DEMO_IMAGE = Path(__file__).parents[1] / "assets" / "demo" / "park.jpg"  # also in examples/
+DEMO_IMAGE = Path(__file__).parents[2] / "assets" / "demo" / "park.jpg"  # also in examples/
 DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in the picture
 
 _FORMATS = ("overlay", "labels", "masks", "json")
@@ -117,7 +115,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     texts = gather_texts(text or (), texts_file)
     chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
-    from clip_as_rnn.apps.work import Job, run
+    from clip_as_rnn.apps.cli.segment import Job, run
 
     job = Job(
         images=images,
@@ -175,18 +173,10 @@ app.command()(_ending_well(evaluate))
 app.command()(_ending_well(web))
 
 
-def main() -> None:
-    """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any text can be said on any terminal
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; return its exit code."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        return app(list(arguments) or ["--help"], standalone_mode=False) or 0
     except _USAGE_ERROR as error:
         say(f"Error: {' '.join(error.format_message().split())}")
-        code = _MISTAKE
-    sys.exit(code or 0)
-
-
-if __name__ == "__main__":
-    main()
+        return _MISTAKE

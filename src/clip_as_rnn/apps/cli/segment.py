@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 import clip_as_rnn
 from clip_as_rnn import loading
-from clip_as_rnn.apps.inputs import merged_away, unique_stems
-from clip_as_rnn.apps.report import paths_line, result_line, result_table, say
+from clip_as_rnn.apps.cli.console import paths_line, result_line, result_table, say
+from clip_as_rnn.apps.cli.parsing import merged_away, unique_stems
 from clip_as_rnn.config import SegmenterConfig, flat_settings
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.export.files import FORMATS, Format, Result, planned_paths, prepare_folder, read_record, save

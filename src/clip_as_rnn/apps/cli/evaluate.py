@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from clip_as_rnn.apps.inputs import parse_settings
-from clip_as_rnn.apps.options import Assignments, Device, DtypeName, Judge, Model, Output
+from clip_as_rnn.apps.cli.options import Assignments, Device, DtypeName, Judge, Model, Output
+from clip_as_rnn.apps.cli.parsing import parse_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
 
-# `clip_as_rnn.apps.scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
+# `scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help=f"One of: {', '.join(DATASETS)}.")]
 Root = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data lies; scenes need none.")]
@@ -62,7 +62,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         _refuse_beside_comparing({"--ablate": ablate, "--shard": shard, "--save-predictions": save_predictions})
     models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     settings = {**parse_settings(set_ or ()), **models}
-    from clip_as_rnn.apps import scoring
+    from clip_as_rnn.apps.cli import scoring
     from clip_as_rnn.evaluation.benchmark import Question
     from clip_as_rnn.evaluation.passes import Asking, PassOrder
     from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard

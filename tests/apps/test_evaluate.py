@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clip_as_rnn import loading
-from clip_as_rnn.apps.cli import app
+from clip_as_rnn.apps.cli.commands import app
 from clip_as_rnn.errors import WeightsError
 from clip_as_rnn.evaluation.datasets import find_dataset
 from evaluation_trees import FakeSegmenter, box, rectangle, reference, write_referring_tree, write_tree

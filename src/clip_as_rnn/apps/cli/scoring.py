@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import clip_as_rnn.loading
-from clip_as_rnn.apps.report import say
+from clip_as_rnn.apps.cli.console import say
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
@@ -27,7 +27,7 @@ from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison
-_CHECKOUT = Path(__file__).parents[3]
+_CHECKOUT = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clip_as_rnn.apps.options import Device, DtypeName, Judge, Model, Preset
+from clip_as_rnn.apps.cli.options import Device, DtypeName, Judge, Model, Preset
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
 from clip_as_rnn.presets import find_preset

@@ -12,7 +12,8 @@ from PIL import Image
 
 import clip_as_rnn
 import command
-from clip_as_rnn.apps import cli
+from clip_as_rnn.apps.cli import commands as cli
+from clip_as_rnn.apps.cli import main
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import WeightsError
 from clip_as_rnn.loading import load_segmenter
@@ -288,7 +289,7 @@ def test_a_bug_shows(car: Callable[..., Ending], photo: Path, monkeypatch: pytes
     monkeypatch.setattr(FakeSegmenter, "segment", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["car", "segment", "photo.png", "-t", "cat"])
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        main.main()
 
 
 def test_an_unknown_option_ends_with_code_2(car: Callable[..., Ending]):
@@ -345,7 +346,11 @@ def test_version_is_printed(car: Callable[..., Ending]):
 
 
 @pytest.mark.parametrize(
-    "code", ["import clip_as_rnn", "from clip_as_rnn.apps import cli; cli.app(['--help'], standalone_mode=False)"]
+    "code",
+    [
+        "import clip_as_rnn",
+        "from clip_as_rnn.apps.cli import commands; commands.app(['--help'], standalone_mode=False)",
+    ],
 )
 def test_start_is_light(code: str):
     """The package and the command's help must not wait for torch."""

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from clip_as_rnn.apps import cli
+from clip_as_rnn.apps.cli import commands as cli
+from clip_as_rnn.apps.cli import main
 
 ABSENT = {"cat", "banana"}
 
@@ -20,7 +21,7 @@ def test_the_demo_finds_what_is_there_rejects_what_is_not_and_its_files_agree(
 ):
     monkeypatch.setattr(sys, "argv", ["car", "demo", "-o", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert end.value.code == 0
     content = json.loads((tmp_path / "park.json").read_text())
     found = {one["text"]: one for one in content["found"]}
