@@ -8,16 +8,12 @@ inference in fully connected CRFs with Gaussian edge potentials", 2011, equation
     m_i(l)  =   sum_k w_k sum_j k(f_i, f_j) Q_j(l)                                                  the messages
 
 with mu(l, l') = [l != l'] (Potts) unless another is given; then the exponent is -psi + m, up to a constant. The sums
-over j are one filter per kernel on the permutohedral lattice, normalised on both sides: N^-1/2 K N^-1/2 with
+over j are one filter per kernel on the permutohedral lattice, normalized on both sides: N^-1/2 K N^-1/2 with
 N = diag(K 1). As in the authors' implementation, j = i is not left out. All filters are linear and the marginals of a
 pixel sum to 1, so the messages about the last label follow from those about the others.
-
-It knows nothing of CLIP, texts or files.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from math import isfinite, prod
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -26,66 +22,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clip_as_rnn.dense_crf import lattice_cpu, lattice_torch, mean_field_cpu, mean_field_torch
-from clip_as_rnn.dense_crf.threads import Team
+from clip_as_rnn.dense_crf.kernels import PAPER_KERNELS, Bilateral, Gaussian, Kernel, check_weight
+from clip_as_rnn.dense_crf.mean_field_cpu import CpuMeanField
+from clip_as_rnn.dense_crf.mean_field_torch import TorchMeanField
 from clip_as_rnn.errors import InputError
+
+__all__ = ["Bilateral", "DenseCrf", "Gaussian", "refine"]
 
 Image: TypeAlias = npt.NDArray[Any] | Tensor  # uint8 is checked where it comes in
 Array = TypeVar("Array", npt.NDArray[Any], Tensor)
 
 SMALLEST_PROBABILITY = 1e-5  # what a probability of 0 counts as
-IMAGE_AXES, RGB = 3, 3  # height, width, colours
+IMAGE_AXES, RGB = 3, 3  # height, width, colors
 SLACK = 1e-3  # by how much rounding may carry a probability out of [0, 1]
 FLOATS_AT_ONCE = 1 << 26  # of marginals; more problems than that are inferred one group after another
-
-
-def _check_kernel(weight: float, **deviations: float) -> None:
-    for name, value in deviations.items():
-        if not (isfinite(value) and value > 0):
-            raise InputError(f"Expected a standard deviation `{name}` above 0, got {value}.")
-    if not isfinite(weight):
-        raise InputError(f"Expected a finite kernel weight, got {weight}.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gaussian:
-    """Smoothness: pixels near each other agree.
-
-    `xy` is a standard deviation in pixels; `weight` is w_k, the cost of a disagreement.
-    """
-
-    xy: float
-    weight: float
-
-    def __post_init__(self) -> None:
-        _check_kernel(self.weight, xy=self.xy)
-
-    def features(self, image: Tensor) -> Tensor:
-        """Lay out the pixels (3, h, w) as points (2, h w), in standard deviations."""
-        return _positions(image, self.xy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bilateral:
-    """Appearance: pixels of like colour agree, within a distance.
-
-    `xy` is a standard deviation in pixels, `rgb` one in grey levels (0 to 255); `weight` is w_k.
-    """
-
-    xy: float
-    rgb: float
-    weight: float
-
-    def __post_init__(self) -> None:
-        _check_kernel(self.weight, xy=self.xy, rgb=self.rgb)
-
-    def features(self, image: Tensor) -> Tensor:
-        """Lay out the pixels (3, h, w) as points (5, h w), in standard deviations."""
-        return torch.cat([_positions(image, self.xy), _quotient(image.flatten(1).float(), self.rgb)])
-
-
-Kernel: TypeAlias = Gaussian | Bilateral
-PAPER_KERNELS: tuple[Kernel, ...] = (Gaussian(xy=1, weight=3), Bilateral(xy=67, rgb=3, weight=4))
 
 
 def refine(
@@ -156,14 +106,55 @@ class DenseCrf:
         pixels = _as_tensor(image, device)
         if pixels.ndim != IMAGE_AXES or pixels.shape[-1] != RGB or not pixels.numel() or pixels.dtype != torch.uint8:
             raise InputError(f"Expected a uint8 image (h, w, 3), got {pixels.dtype} of shape {tuple(pixels.shape)}.")
-        self.size_hw = (pixels.shape[0], pixels.shape[1])
+        self.shape: tuple[int, ...] = tuple(pixels.shape[:2])
         self.device = pixels.device
         features = [kernel.features(pixels.permute(2, 0, 1)) for kernel in kernels]
-        weights = [kernel.weight for kernel in kernels]
-        self._terms: _Terms = (
-            _ProcessorTerms(features, weights, prod(self.size_hw), threads)
+        self._build(features, [kernel.weight for kernel in kernels], threads)
+
+    @classmethod
+    def from_features(
+        cls,
+        features: Sequence[npt.NDArray[Any] | Tensor],
+        weights: Sequence[float],
+        shape: Sequence[int],
+        *,
+        device: torch.device | str | None = None,
+        threads: int | None = None,
+    ) -> "DenseCrf":
+        """Join points of any kind instead of the pixels of an image: the frames of a clip, a volume, a point cloud.
+
+        Args:
+            features: for each kernel the points (d, p) in its standard deviations, of any dimension d from 1 on.
+            weights: for each kernel w_k.
+            shape: how the p points are laid out in probabilities and marginals, such as (t, h, w).
+            device: where to compute; by default where the first features are.
+            threads: on the processor.
+
+        Raises:
+            InputError: numbers or shapes that do not fit, no points, or features that are not finite or span too much.
+        """
+        field = cls.__new__(cls)
+        field.shape = tuple(int(size) for size in shape)
+        points = [_as_tensor(one, device) for one in features]
+        field.device = points[0].device if points else torch.device(device or "cpu")
+        if len(points) != len(weights):
+            raise InputError(f"Expected one weight per kernel, got {len(weights)} weights for {len(points)} kernels.")
+        for one, weight in zip(points, weights, strict=True):
+            check_weight(weight)
+            if one.numel() == 0 or one.shape[1:] != (prod(field.shape),):
+                raise InputError(
+                    f"Expected features (d, {prod(field.shape)}) for points laid out as {field.shape}, got "
+                    f"{tuple(one.shape)}."
+                )
+            _limits(one, "features")
+        field._build([one.to(field.device, torch.float32) for one in points], weights, threads)
+        return field
+
+    def _build(self, features: Sequence[Tensor], weights: Sequence[float], threads: int | None) -> None:
+        self._mean_field: _MeanField = (
+            CpuMeanField([one.contiguous() for one in features], weights, prod(self.shape), threads)
             if self.device.type == "cpu"
-            else _AcceleratorTerms(features, weights)
+            else TorchMeanField(features, weights)
         )
 
     def infer(
@@ -173,86 +164,72 @@ class DenseCrf:
         iterations: int = 10,
         unaries: Array | None = None,
         compatibility: npt.ArrayLike | Tensor | None = None,
+        overwrite: bool = False,
     ) -> Array:
-        """Infer the marginals of one problem (n, h, w) or of several (b, n, h, w); arguments as in `refine`."""
-        if iterations < 0:
-            raise InputError(f"Expected a number of iterations of 0 or more, got {iterations}.")
+        """Infer the marginals of one problem (n, h, w) or of several (b, n, h, w); arguments as in `refine`.
+
+        With `overwrite`, a contiguous float32 array on this device may be lost: its memory is used for the marginals.
+        """
+        _check_iterations(iterations)
         given = _given(probabilities, unaries)
-        energies = _as_tensor(given, self.device)
-        if energies.ndim not in {3, 4} or tuple(energies.shape[-2:]) != self.size_hw or energies.numel() == 0:
-            expected = "(n, {0}, {1}) or (b, n, {0}, {1})".format(*self.size_hw)
-            raise InputError(f"Expected probabilities {expected} like the image, got {tuple(energies.shape)}.")
-        if unaries is None:
-            energies = _energies_of(energies)
-        else:
-            _limits(energies, "unaries")
-            energies = energies.float()
-        labels = energies.shape[-3]
+        values = _as_tensor(given, self.device)
+        axes = len(self.shape)
+        if values.ndim not in {axes + 1, axes + 2} or tuple(values.shape[-axes:]) != self.shape or not values.numel():
+            size = ", ".join(map(str, self.shape))
+            raise InputError(
+                f"Expected probabilities (n, {size}) or (b, n, {size}) like the image, got {tuple(values.shape)}."
+            )
+        energies = _energies(values, is_energy=unaries is not None, overwrite=overwrite)
+        labels = energies.shape[-1 - axes]
         coupling = None if compatibility is None else _coupling(compatibility, labels, self.device)
-        problems = energies.reshape(-1, labels, prod(self.size_hw)).transpose(0, 1)  # n b p
+        problems = energies.reshape(-1, labels, prod(self.shape)).transpose(0, 1)  # n b p
         at_once = max(1, FLOATS_AT_ONCE // problems[:, 0].numel())
         groups = [problems[:, low : low + at_once].contiguous() for low in range(0, problems.shape[1], at_once)]
-        marginals = [self._terms.infer(group, iterations, coupling) for group in groups]
+        marginals = [self._mean_field.infer(group, iterations, coupling) for group in groups]
         result = torch.cat(marginals, 1) if len(marginals) > 1 else marginals[0]
         result = result.transpose(0, 1).reshape(energies.shape)
         return result if isinstance(given, Tensor) else result.numpy()
 
+    def infer_labels(self, probabilities: Callable[[int, int], Tensor], labels: int, *, iterations: int = 10) -> Tensor:
+        """Infer the most probable label of each pixel, (h, w) int64, where all probabilities would be too many to keep.
 
-class _Terms(Protocol):
-    """The pairwise terms in the form that one kind of device wants."""
+        Holds one float per label and pixel, where `infer` and what it is given take two. Ties go to the earlier label.
 
-    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
-        """Return marginals (n, b, p)."""
+        Args:
+            probabilities: probabilities(first, last) gives those of labels first to last - 1, (last - first, h, w);
+                called for each label once and once more per iteration, from several threads.
+            labels: how many there are, 1 or more.
+            iterations: mean-field updates.
 
+        Raises:
+            InputError: probabilities that do not fit or are none, no labels, a negative number of iterations.
+        """
+        _check_iterations(iterations)
+        if labels < 1:
+            raise InputError(f"Expected one label or more, got {labels}.")
 
-class _ProcessorTerms:
-    def __init__(self, features: Sequence[Tensor], weights: Sequence[float], pixels: int, threads: int | None) -> None:
-        self._pixels, self._threads = pixels, threads
-        with Team(threads) as team:
-            self._lattices = [
-                _build_on_processor(points, weight, team) for points, weight in zip(features, weights, strict=True)
-            ]
+        def unaries(first: int, last: int) -> Tensor:
+            values, expected = probabilities(first, last).detach(), (last - first, *self.shape)
+            if values.shape != expected:
+                raise InputError(f"Expected probabilities {expected}, got {tuple(values.shape)}.")
+            return _energies(values.to(self.device), is_energy=False, overwrite=False).flatten(1)
 
-    @cached_property
-    def _everything(self) -> lattice_cpu.Floats:
-        with Team(self._threads) as team:
-            return mean_field_cpu.sum_everything(self._lattices, self._pixels, team)
-
-    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
-        labels, count, _ = energies.shape
-        everything = np.empty(0, np.float32) if mean_field_cpu.has_room(labels, count) else self._everything
-        matrix = torch.empty(0, 0) if coupling is None else coupling
-        problems = mean_field_cpu.Problems(energies.numpy(), everything, matrix.numpy())
-        with Team(self._threads) as team:
-            return torch.from_numpy(mean_field_cpu.infer(self._lattices, problems, iterations, team))
+        return self._mean_field.infer_labels(unaries, labels, iterations).view(self.shape)
 
 
-def _build_on_processor(features: Tensor, weight: float, team: Team) -> lattice_cpu.Lattice:
-    return lattice_cpu.normalise(lattice_cpu.build_lattice(features.numpy(), team), weight, team)
-
-
-class _AcceleratorTerms:
-    def __init__(self, features: Sequence[Tensor], weights: Sequence[float]) -> None:
-        self._lattices = [
-            lattice_torch.build_lattice(points).normalise(weight)
-            for points, weight in zip(features, weights, strict=True)
-        ]
+class _MeanField(Protocol):
+    """Mean-field inference as one kind of device does it best."""
 
     def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
-        return mean_field_torch.infer(self._lattices, energies, iterations, coupling)
+        """Return marginals (n, b, p); the energies may be overwritten."""
+
+    def infer_labels(self, unaries: Callable[[int, int], Tensor], labels: int, iterations: int) -> Tensor:
+        """Return the most probable labels (p,); `unaries` gives the energies of some labels, (last - first, p)."""
 
 
-def _positions(image: Tensor, xy: float) -> Tensor:
-    """Columns and rows of the pixels (2, h w) in units of `xy`."""
-    height, width = image.shape[-2:]
-    across = _quotient(torch.arange(width, device=image.device).float(), xy)
-    down = _quotient(torch.arange(height, device=image.device).float(), xy)
-    return torch.stack([across.expand(height, width), down[:, None].expand(height, width)]).flatten(1)
-
-
-def _quotient(values: Tensor, divisor: float) -> Tensor:
-    """Divide exactly: by a plain number, CUDA would multiply by its rounded inverse."""
-    return values / torch.full((), divisor, device=values.device)
+def _check_iterations(iterations: int) -> None:
+    if iterations < 0:
+        raise InputError(f"Expected a number of iterations of 0 or more, got {iterations}.")
 
 
 def _given(probabilities: Array | None, unaries: Array | None) -> Array:
@@ -276,11 +253,14 @@ def _limits(values: Tensor, name: str) -> tuple[float, float]:
     return low, high
 
 
-def _energies_of(probabilities: Tensor) -> Tensor:
-    low, high = _limits(probabilities, "probabilities")
-    if low < -SLACK or high > 1 + SLACK:
+def _energies(values: Tensor, *, is_energy: bool, overwrite: bool) -> Tensor:
+    """Turn probabilities or unaries into energies that may be overwritten."""
+    low, high = _limits(values, "unaries" if is_energy else "probabilities")
+    if not is_energy and (low < -SLACK or high > 1 + SLACK):
         raise InputError(f"Expected probabilities in [0, 1], got values from {low:.4g} to {high:.4g}.")
-    return probabilities.float().clamp(SMALLEST_PROBABILITY, 1).log_().neg_()
+    if not (overwrite and values.dtype == torch.float32 and values.is_contiguous()):
+        values = values.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    return values if is_energy else values.clamp_(SMALLEST_PROBABILITY, 1).log_().neg_()
 
 
 def _coupling(compatibility: npt.ArrayLike | Tensor, labels: int, device: torch.device) -> Tensor:

@@ -27,15 +27,15 @@ from clip_as_rnn.errors import InputError
 
 Keys = npt.NDArray[np.int64]
 
-KEY_BITS = 60  # leaves room for a colour next to a key in 63 bits
-MARGIN = 3  # how many quotients a corner or its neighbour may lie outside of the span of the points
+KEY_BITS = 60  # leaves room for a color next to a key in 63 bits
+MARGIN = 3  # how many quotients a corner or its neighbor may lie outside of the span of the points
 
 
 class Geometry(NamedTuple):
     """How points become vertices, and vertices integers.
 
-    The d + 1 coordinates of a vertex are congruent modulo d + 1; that remainder is its colour k (the paper's
-    "remainder-k point"; every simplex has one corner of each colour). The colour and the first d quotients
+    The d + 1 coordinates of a vertex are congruent modulo d + 1; that remainder is its color k (the paper's
+    "remainder-k point"; every simplex has one corner of each color). The color and the first d quotients
     x_i // (d + 1) name the vertex, for its coordinates sum to zero. They are packed into one key:
 
         key = sum_i (quotient_i - origin_i) stride_i
@@ -44,16 +44,16 @@ class Geometry(NamedTuple):
     scale: npt.NDArray[np.float32]  # (d,) diagonal of E (p. 5) times the deviation of the blur (p. 6)
     origin: Keys  # (d,)
     stride: Keys  # (d,)
-    key_count: int  # keys of all corners, and of their neighbours, lie in [0, key_count)
+    key_count: int  # keys of all corners, and of their neighbors, lie in [0, key_count)
 
-    def steps(self, colour: int) -> Keys:
+    def steps(self, color: int) -> Keys:
         """Key differences from a vertex to the one before it, (d + 1,), one for each direction.
 
-        That one is lower by 1 in all coordinates but one, which is higher by d. So colour k becomes k - 1 and the
-        quotients stay, but for the odd one out, which rises; from colour 0 to d, all the others fall instead.
+        That one is lower by 1 in all coordinates but one, which is higher by d. So color k becomes k - 1 and the
+        quotients stay, but for the odd one out, which rises; from color 0 to d, all the others fall instead.
         """
         rises = np.append(self.stride, 0)
-        return rises if colour > 0 else rises - self.stride.sum()
+        return rises if color > 0 else rises - self.stride.sum()
 
 
 def plan_geometry(low: npt.ArrayLike, high: npt.ArrayLike) -> Geometry:

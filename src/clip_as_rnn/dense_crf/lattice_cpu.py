@@ -13,12 +13,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from clip_as_rnn.dense_crf import lanes
+from clip_as_rnn.dense_crf import simd
 from clip_as_rnn.dense_crf.lattice import Geometry, Keys, plan_geometry
-from clip_as_rnn.dense_crf.threads import Team, alone
+from clip_as_rnn.dense_crf.threads import ThreadPool, run_whole
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Indices: TypeAlias = npt.NDArray[np.int32]
+Labels: TypeAlias = npt.NDArray[np.int64]
 Span: TypeAlias = tuple[int, int]
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -55,7 +56,7 @@ class Simplices(NamedTuple):
 
 @compiled
 def _embed(features: Floats, geometry: Geometry, keys: Keys, weights: Floats, span: Span) -> None:
-    """Find every point's simplex: keys (d + 1, n) of its corners by colour, barycentric coordinates (n, d + 1)."""
+    """Find every point's simplex: keys (d + 1, n) of its corners by color, barycentric coordinates (n, d + 1)."""
     d = features.shape[0]
     simplices = Simplices(
         np.empty((d + 1, TILE), np.float32),
@@ -135,7 +136,7 @@ def _sort(stride: Keys, simplices: Simplices, size: int) -> None:
 
 @compiled
 def _corners(geometry: Geometry, simplices: Simplices, keys: Keys, weights: Floats, part: Span) -> None:
-    """Name and weigh the corners: colour k lowers by d + 1 the k coordinates of the highest ranks (p. 4 and 5)."""
+    """Name and weigh the corners: color k lowers by d + 1 the k coordinates of the highest ranks (p. 4 and 5)."""
     nearest, offset, stride = simplices.nearest, simplices.sorted_offset, simplices.sorted_stride
     d = len(geometry.stride)
     low, size = part
@@ -157,7 +158,7 @@ def _corners(geometry: Geometry, simplices: Simplices, keys: Keys, weights: Floa
 class Table(NamedTuple):
     """A hash table from keys to vertex numbers, with linear probing; the number of slots is a power of two.
 
-    Where all keys that may occur are few, each has its own slot: keys of neighbouring points then lie side by side.
+    Where all keys that may occur are few, each has its own slot: keys of neighboring points then lie side by side.
     """
 
     slots: Indices  # the vertex number, or EMPTY
@@ -195,16 +196,16 @@ def _number(keys: Keys, vertices: Indices, table: Table, start: Span) -> Span:
     return point, count
 
 
-class Colour(NamedTuple):
-    """The vertices of one colour, with the numbers from `first` on."""
+class Color(NamedTuple):
+    """The vertices of one color, with the numbers from `first` on."""
 
     table: Table
     size: int
     first: int
 
 
-def _number_colour(keys: Keys, vertices: Indices, key_count: int) -> tuple[Table, int]:
-    """Assign numbers from 0 on to the vertices of one colour, named by keys in [0, key_count); return how many."""
+def _number_color(keys: Keys, vertices: Indices, key_count: int) -> tuple[Table, int]:
+    """Assign numbers from 0 on to the vertices of one color, named by keys in [0, key_count); return how many."""
     if key_count <= DIRECT_SLOTS * len(keys):
         size = 1 << (key_count - 1).bit_length()
         table = Table(np.full(size, EMPTY, np.int32), np.empty(len(keys) + 1, np.int64), is_direct=True)
@@ -222,108 +223,116 @@ def _number_colour(keys: Keys, vertices: Indices, key_count: int) -> tuple[Table
 
 
 @compiled
-def _link(colour: Colour, other: Colour, steps: Keys, neighbours: Indices) -> None:
-    """Join the vertices of one colour to their neighbours of the colour before, in every direction, both ways."""
+def _link(color: Color, other: Color, steps: Keys, neighbors: Indices) -> None:
+    """Join the vertices of one color to their neighbors of the color before, in every direction, both ways."""
     for j in range(len(steps)):
-        for i in range(colour.size):
-            found = other.table.slots[_find(colour.table.keys[i] + steps[j], other.table)]
+        for i in range(color.size):
+            found = other.table.slots[_find(color.table.keys[i] + steps[j], other.table)]
             if found != EMPTY:
-                vertex, before = colour.first + i, other.first + found
-                neighbours[j, vertex, 0] = before
-                neighbours[j, before, 1] = vertex
+                vertex, before = color.first + i, other.first + found
+                neighbors[j, vertex, 0] = before
+                neighbors[j, before, 1] = vertex
 
 
 class Lattice(NamedTuple):
     """The tables that filter any values over one fixed set of n points with m vertices; `build_lattice` makes them."""
 
-    vertex: Indices  # (n, d + 1) the corners of each point's simplex, by colour
+    vertex: Indices  # (n, d + 1) the corners of each point's simplex, by color
     weight: Floats  # (n, d + 1) barycentric coordinates
-    neighbours: Indices  # (d + 1, m, 2) before and after, in each direction; m stands for "none"
+    neighbors: Indices  # (d + 1, m, 2) before and after, in each direction; m stands for "none"
     before: Floats  # (n,) factor of a value on its way in
     after: Floats  # (n,) factor of a sum on its way out
 
 
 @compiled
-def _splat(lattice: Lattice, values: Floats, out: Floats, colours: Span) -> None:
-    """Add the points' values to the vertices `out` of some colours: no others write there."""
+def _splat(lattice: Lattice, values: Floats, out: Floats, colors: Span) -> None:
+    """Add the points' values to the vertices `out` of some colors: no others write there."""
     for p in range(len(values)):
-        value = lanes.scale(lattice.before[p], lanes.load(values, p))
-        for k in range(colours[0], colours[1]):
+        value = simd.scale(lattice.before[p], simd.load(values, p))
+        for k in range(colors[0], colors[1]):
             vertex = lattice.vertex[p, k]
-            lanes.store(out, vertex, lanes.add(lanes.load(out, vertex), lanes.scale(lattice.weight[p, k], value)))
+            simd.store(out, vertex, simd.add(simd.load(out, vertex), simd.scale(lattice.weight[p, k], value)))
 
 
 @compiled
-def _blur(neighbours: Indices, old: Floats, new: Floats, span: Span) -> None:
+def _blur(neighbors: Indices, old: Floats, new: Floats, span: Span) -> None:
     """Blur vertices along one direction with (1/2, 1, 1/2)."""
     for v in range(span[0], span[1]):
-        around = lanes.add(lanes.load(old, neighbours[v, 0]), lanes.load(old, neighbours[v, 1]))
-        lanes.store(new, v, lanes.add(lanes.load(old, v), lanes.scale(np.float32(0.5), around)))
+        around = simd.add(simd.load(old, neighbors[v, 0]), simd.load(old, neighbors[v, 1]))
+        simd.store(new, v, simd.add(simd.load(old, v), simd.scale(np.float32(0.5), around)))
 
 
 @compiled
-def _slice(lattice: Lattice, vertices: Floats, out: Floats, span: Span) -> None:
-    """Interpolate between the vertices at the points `out`."""
+def _slice(lattice: Lattice, vertices: Floats, sums: Floats | None, out: Floats, span: Span) -> None:
+    """Interpolate between the vertices at the points, add `sums` if there are any, and write that to `out`."""
     for p in range(span[0], span[1]):
-        total = lanes.scale(lattice.weight[p, 0], lanes.load(vertices, lattice.vertex[p, 0]))
+        total = simd.scale(lattice.weight[p, 0], simd.load(vertices, lattice.vertex[p, 0]))
         for k in range(1, lattice.vertex.shape[1]):
-            corner = lanes.load(vertices, lattice.vertex[p, k])
-            total = lanes.add(total, lanes.scale(lattice.weight[p, k], corner))
-        lanes.store(out, p, lanes.scale(lattice.after[p], total))
+            corner = simd.load(vertices, lattice.vertex[p, k])
+            total = simd.add(total, simd.scale(lattice.weight[p, k], corner))
+        total = simd.scale(lattice.after[p], total)
+        if sums is not None:
+            total = simd.add(simd.load(sums, p), total)
+        simd.store(out, p, total)
 
 
-class Filters:
-    """Several lattices over the same points, with room to work in for blocks of one size, used again by every call."""
+class LatticeFilter:
+    """The sum of the filters of several lattices over the same points, with room to work in that is used again."""
 
-    def __init__(self, lattices: Sequence[Lattice], team: Team) -> None:
+    def __init__(self, lattices: Sequence[Lattice], threads: ThreadPool) -> None:
         self._lattices = lattices
-        self._team = team
-        self._rooms: SimpleQueue[Floats] = SimpleQueue()
+        self._threads = threads
+        self._rooms: SimpleQueue[tuple[Floats, Floats]] = SimpleQueue()
 
-    def run(self, values: Floats, out: Floats) -> None:
-        """Filter `values` by every lattice into `out`, in blocks of four or eight channels.
+    def apply(self, blocks: Floats, finish: Callable[[int], object] = lambda _: None) -> None:
+        """Filter values (blocks, n, 1, 4) or (blocks, n, 2, 4) in place; call finish(i) once block i is done.
 
-        Shapes are (blocks, n, 4) and (lattices, blocks, n, 4), or (blocks, n, 2, 4) and (lattices, blocks, n, 2, 4).
-        With two or more for every thread, each takes whole ones, for waiting on each other costs more than an uneven
-        end; otherwise all share the loops over one block.
+        As long as there is a block for every thread, each takes a whole one, for waiting on each other costs time;
+        then all share the loops over one block after the other.
         """
-        each = range(len(values))
-        blocks = [(one, values[i], sums[i]) for one, sums in zip(self._lattices, out, strict=True) for i in each]
-        blocks.sort(key=lambda block: block[0].vertex.size, reverse=True)  # the long ones first, to end together
-        if len(blocks) >= 2 * self._team.size:
-            self._team.each([partial(self._filter, alone, *block) for block in blocks])
-        else:
-            for block in blocks:
-                self._filter(self._team.split, *block)
+        values = blocks.squeeze(2) if blocks.shape[2] == 1 else blocks
 
-    def _filter(self, share: Callable[..., None], lattice: Lattice, values: Floats, out: Floats) -> None:
-        directions, m, _ = lattice.neighbours.shape
+        def filter_block(i: int, split: Callable[..., None]) -> None:
+            self._filter(values[i], split)
+            finish(i)
+
+        whole = len(values) - len(values) % self._threads.size
+        self._threads.run([partial(filter_block, i, run_whole) for i in range(whole)])
+        for i in range(whole, len(values)):
+            filter_block(i, self._threads.split)
+
+    def _filter(self, values: Floats, split: Callable[..., None]) -> None:
+        """Overwrite values (n, 4) or (n, 2, 4) by the sum of their filters."""
         try:
-            room = self._rooms.get_nowait()
+            vertices, sums = self._rooms.get_nowait()
         except Empty:
-            rows = 1 + max(one.neighbours.shape[1] for one in self._lattices)
-            room = np.empty((2, rows, *values.shape[1:]), np.float32)
-        old, new = room[:, : m + 1]
-        old[:] = 0
-        new[m] = 0  # what a missing vertex holds
-        share(directions, _splat, lattice, values, old)
-        for pairs in lattice.neighbours:
-            share(m, _blur, pairs, old, new)
-            old, new = new, old
-        share(len(out), _slice, lattice, old, out)
-        self._rooms.put(room)
+            rows = 1 + max((one.neighbors.shape[1] for one in self._lattices), default=0)
+            vertices, sums = np.empty((2, rows, *values.shape[1:]), np.float32), np.empty_like(values)
+        if not self._lattices:
+            values[:] = 0
+        for i, lattice in enumerate(self._lattices):
+            directions, m, _ = lattice.neighbors.shape
+            old, new = vertices[:, : m + 1]
+            old[:] = 0
+            new[m] = 0  # what a missing vertex holds
+            split(directions, _splat, lattice, values, old)
+            for pairs in lattice.neighbors:
+                split(m, _blur, pairs, old, new)
+                old, new = new, old
+            out = values if i == len(self._lattices) - 1 else sums  # the last one reads the values before it writes
+            split(len(out), _slice, lattice, old, None if i == 0 else sums, out)
+        self._rooms.put((vertices, sums))
 
 
-def normalise(lattice: Lattice, weight: float, team: Team) -> Lattice:
+def normalize(lattice: Lattice, weight: float, threads: ThreadPool) -> Lattice:
     """Turn the filter K into weight * N^-1/2 K N^-1/2, where N = diag(K 1) makes all points count the same."""
-    n = len(lattice.vertex)
-    sums = np.empty((1, 1, n, lanes.WIDTH), np.float32)
-    Filters([lattice], team).run(np.ones((1, n, lanes.WIDTH), np.float32), sums)
-    root = 1 / np.sqrt(sums[0, 0, :, 0] + np.float32(1e-20))
+    ones = np.ones((1, len(lattice.vertex), 1, simd.WIDTH), np.float32)
+    LatticeFilter([lattice], threads).apply(ones)
+    root = 1 / np.sqrt(ones[0, :, 0, 0] + np.float32(1e-20))
     return lattice._replace(before=lattice.before * root, after=lattice.after * (root * np.float32(weight)))
 
 
-def build_lattice(features: Floats, team: Team) -> Lattice:
+def build_lattice(features: Floats, threads: ThreadPool) -> Lattice:
     """Build the lattice of points (d, n), in standard deviations: contiguous and finite.
 
     Raises:
@@ -337,13 +346,13 @@ def build_lattice(features: Floats, team: Team) -> Lattice:
         np.empty((n, d + 1), np.float32),
     )
     every = range(d + 1)
-    team.split(n, _embed, features, geometry, keys, weight)
-    numbered = team.each([partial(_number_colour, keys[k], vertex[:, k], geometry.key_count) for k in every])
+    threads.split(n, _embed, features, geometry, keys, weight)
+    numbered = threads.run([partial(_number_color, keys[k], vertex[:, k], geometry.key_count) for k in every])
     del keys
     firsts = np.cumsum([0, *(count for _, count in numbered)]).tolist()
-    colours = [Colour(table, count, first) for (table, count), first in zip(numbered, firsts[:-1], strict=True)]
-    neighbours = np.full((d + 1, firsts[-1], 2), firsts[-1], np.int32)
-    team.each([partial(_link, colours[k], colours[k - 1], geometry.steps(k), neighbours) for k in every])
+    colors = [Color(table, count, first) for (table, count), first in zip(numbered, firsts[:-1], strict=True)]
+    neighbors = np.full((d + 1, firsts[-1], 2), firsts[-1], np.int32)
+    threads.run([partial(_link, colors[k], colors[k - 1], geometry.steps(k), neighbors) for k in every])
     vertex += np.asarray(firsts[:-1], np.int32)
     alpha = np.float32(1 / (1 + 2.0**-d))
-    return Lattice(vertex, weight, neighbours, np.ones(n, np.float32), np.full(n, alpha, np.float32))
+    return Lattice(vertex, weight, neighbors, np.ones(n, np.float32), np.full(n, alpha, np.float32))

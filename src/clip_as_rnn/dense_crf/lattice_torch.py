@@ -1,6 +1,6 @@
 """The permutohedral lattice on torch tensors, for accelerators: the same filter as in `lattice`, without a hash table.
 
-Vertices are found by sorting the keys of all corners; their neighbours by binary search. The splat sums each vertex's
+Vertices are found by sorting the keys of all corners; their neighbors by binary search. The splat sums each vertex's
 points in one order (a segmented sum, no atomic additions), so results repeat exactly.
 
 It runs on any device; on the processor `lattice` is faster.
@@ -25,7 +25,7 @@ class TorchLattice:
     entry_weights: Tensor  # ((d + 1) n,)
     corners: Tensor  # (d + 1, n) the vertices of each point
     corner_weights: Tensor  # (d + 1, n)
-    neighbours: Tensor  # (d + 1, m, 2); m stands for "none"
+    neighbors: Tensor  # (d + 1, m, 2); m stands for "none"
 
     def filter(self, values: Tensor) -> Tensor:
         """Filter `values` (channels, n)."""
@@ -35,7 +35,7 @@ class TorchLattice:
         entries = values[self.points] * self.entry_weights[:, None]  # (d + 1) n, c
         vertices = torch.segment_reduce(entries, "sum", offsets=self.starts, axis=0)
         nothing = vertices.new_zeros(1, vertices.shape[1])  # what a vertex that does not exist holds
-        for pairs in self.neighbours:
+        for pairs in self.neighbors:
             padded = torch.cat([vertices, nothing])
             vertices = torch.add(vertices, padded[pairs].sum(1), alpha=0.5)
         filtered = vertices[self.corners[0]] * self.corner_weights[0][:, None]
@@ -43,7 +43,7 @@ class TorchLattice:
             filtered.addcmul_(vertices[corner], weight[:, None])
         return filtered
 
-    def normalise(self, weight: float) -> "TorchLattice":
+    def normalize(self, weight: float) -> "TorchLattice":
         """Scale the filter K to weight * N^-1/2 K N^-1/2 with N = diag(K 1)."""
         n = self.corners.shape[1]
         root = self._filtered(self.corner_weights.new_ones(n, 1))[:, 0].add(1e-20).rsqrt()
@@ -53,7 +53,7 @@ class TorchLattice:
             self.entry_weights * root[self.points],
             self.corners,
             self.corner_weights * (root * weight),
-            self.neighbours,
+            self.neighbors,
         )
 
 
@@ -76,14 +76,14 @@ def build_lattice(features: Tensor) -> TorchLattice:
         weights.flatten()[order],
         inverse.view(d + 1, n),
         weights * alpha,
-        _neighbours(unique, geometry),
+        _neighbors(unique, geometry),
     )
 
 
 def _embed(features: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Find each point's simplex: keys and barycentric coordinates of its corners, (d + 1, n) each.
 
-    Keys are those of `lattice.Geometry`, times d + 1, plus the colour.
+    Keys are those of `lattice.Geometry`, times d + 1, plus the color.
     """
     d, n = features.shape
     device = features.device
@@ -120,18 +120,18 @@ def _keys(nearest: Tensor, rank: Tensor, geometry: Geometry) -> Tensor:
     return torch.stack([(base - ((rank[:d] > d - k) * stride).sum(0)) * (d + 1) + k for k in range(d + 1)])
 
 
-def _neighbours(unique: Tensor, geometry: Geometry) -> Tensor:
+def _neighbors(unique: Tensor, geometry: Geometry) -> Tensor:
     """Look up the vertices before and after each vertex in every direction, (d + 1, m, 2)."""
     d = len(geometry.stride)
     stride = [*geometry.stride.tolist(), 0]
-    colour = unique % (d + 1)
+    color = unique % (d + 1)
     found = []
     for rise in stride:
-        # Before: all coordinates fall by one, this one rises by d. Colour 0 turns into d, and quotients borrow.
+        # Before: all coordinates fall by one, this one rises by d. Color 0 turns into d, and quotients borrow.
         before = unique + rise * (d + 1) - 1
-        before = torch.where(colour == 0, before + (d + 1) - sum(stride) * (d + 1), before)
+        before = torch.where(color == 0, before + (d + 1) - sum(stride) * (d + 1), before)
         after = unique - rise * (d + 1) + 1
-        after = torch.where(colour == d, after - (d + 1) + sum(stride) * (d + 1), after)
+        after = torch.where(color == d, after - (d + 1) + sum(stride) * (d + 1), after)
         found.append(torch.stack([_find(unique, before), _find(unique, after)], 1))
     return torch.stack(found)
 

@@ -1,17 +1,32 @@
-"""Mean-field inference on the processor.
+"""Mean-field inference on the processor; the equations are in `crf`.
 
-Between filters, one pass turns the messages into marginals: a tile of pixels stays in a core's cache from the sum over
-the kernels to the softmax. The pair (label l, problem b) is channel l * count + b.
+One buffer holds marginals, messages and logits in turn. A filter mixes the points of each channel and an update the
+channels of each point, so either can overwrite what it read. The channels lie in blocks, as the filter wants them:
+(blocks, p, parts, 4). The pair (label l, problem b) is channel l * count + b. An update takes a tile of points through
+all its stages in a core's cache.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from clip_as_rnn.dense_crf import lanes
-from clip_as_rnn.dense_crf.lattice_cpu import TILE, Filters, Floats, Indices, Lattice, Span, compiled
-from clip_as_rnn.dense_crf.threads import Team
+from clip_as_rnn.dense_crf.lattice_cpu import (
+    TILE,
+    Floats,
+    Indices,
+    Labels,
+    LatticeFilter,
+    Span,
+    build_lattice,
+    compiled,
+    normalize,
+)
+from clip_as_rnn.dense_crf.simd import WIDTH
+from clip_as_rnn.dense_crf.threads import ThreadPool
 
 LOWEST = np.float32(-87)  # exp of less is not a normal float32
 LOG2_E = np.float32(1.442695040888963)
@@ -19,134 +34,196 @@ LN2_HIGH = np.float32(0.693359375)  # few digits: its multiples are exact
 LN2_LOW = np.float32(-2.12194440e-4)
 EXPONENT_BIAS = np.int32(127)
 EXPONENT_SHIFT = np.int32(23)
+Problem: TypeAlias = tuple[int, int, int]  # how many labels, how many problems, and which of them
 
 
-class Problems(NamedTuple):
-    """What stays the same during all iterations."""
+class CpuMeanField:
+    """Mean field over the lattices of fixed points, which the threads of a call share."""
 
-    energies: Floats  # (n, b, p)
-    everything: Floats  # (p,) what all labels together send, K 1; (0,) where `has_room` for the last label's messages
-    coupling: Floats  # (n, n), or (0, 0) for Potts
+    def __init__(
+        self, features: Sequence[Tensor], weights: Sequence[float], points: int, threads: int | None = None
+    ) -> None:
+        self._points, self._threads = points, threads
+        with ThreadPool(threads) as pool:
+            self._lattices = [
+                normalize(build_lattice(one.numpy(), pool), weight, pool)
+                for one, weight in zip(features, weights, strict=True)
+            ]
 
+    @cached_property
+    def _all_label_messages(self) -> Floats:
+        """What all labels together send to each point, K 1 (p,): the same in every iteration of every problem."""
+        ones = np.ones((1, self._points, 1, WIDTH), np.float32)
+        with ThreadPool(self._threads) as pool:
+            LatticeFilter(self._lattices, pool).apply(ones)
+        return ones[0, :, 0, 0].copy()
 
-class Tile(NamedTuple):
-    """Room for a few pixels."""
+    def infer(self, energies: Tensor, iterations: int, coupling: Tensor | None) -> Tensor:
+        """Overwrite the energies (n, b, p) of b problems by their marginals."""
+        labels, count, points = energies.shape
+        saves_blocks = plan_blocks((labels - 1) * count) != plan_blocks(labels * count)
+        all_label_messages = self._all_label_messages if saves_blocks and coupling is None else None
+        filtered = labels if all_label_messages is None else labels - 1  # the last label's follow from the others'
+        blocks = make_blocks(filtered * count, points)
+        no_messages = None if all_label_messages is None else np.zeros_like(all_label_messages)
+        array = energies.numpy()
+        with ThreadPool(self._threads) as pool:
+            lattice_filter = LatticeFilter(self._lattices, pool)
+            pool.split(points, _update, array, blocks, no_messages, iterations == 0)
+            for iteration in range(1, iterations + 1):
+                lattice_filter.apply(blocks)
+                if coupling is not None:
+                    pool.split(points, _couple, coupling.numpy(), count, blocks)
+                pool.split(points, _update, array, blocks, all_label_messages, iteration == iterations)
+        return energies
 
-    channels: Floats  # (rows, TILE) messages, then logits, then marginals
-    sums: Floats  # (TILE * 8,)
-    spare: Floats  # (n, TILE)
-    power: Indices  # (TILE,)
-    scale: Floats  # (TILE,) the same memory, read as floats
+    def infer_labels(self, unaries: Callable[[int, int], Tensor], labels: int, iterations: int) -> Tensor:
+        """Return the most probable labels (p,); `unaries(first, last)` gives the energies (last - first, p)."""
+        blocks = make_blocks(labels, self._points)
+        best = np.empty(self._points, np.int64)
+        width = blocks.shape[2] * WIDTH
 
+        def subtract_unaries(block: int) -> None:
+            rows = unaries(block * width, min((block + 1) * width, labels))
+            _subtract_rows(rows.numpy(), blocks[block])
 
-def sum_everything(lattices: Sequence[Lattice], pixels: int, team: Team) -> Floats:
-    """Compute what all labels together send to each pixel, K 1 (p,): the same in every iteration of every problem."""
-    sums = np.empty((len(lattices), 1, pixels, lanes.WIDTH), np.float32)
-    Filters(lattices, team).run(np.ones((1, pixels, lanes.WIDTH), np.float32), sums)
-    everything: Floats = sums[:, 0, :, 0].sum(0)
-    return everything
+        with ThreadPool(self._threads) as pool:
+            lattice_filter = LatticeFilter(self._lattices, pool)
+            pool.run([partial(subtract_unaries, block) for block in range(len(blocks))])
+            for _ in range(iterations):
+                pool.split(self._points, _normalize, labels, blocks)
+                lattice_filter.apply(blocks, subtract_unaries)
+            pool.split(self._points, _find_best, labels, blocks, best)
+        return torch.from_numpy(best)
 
 
 def plan_blocks(channels: int) -> tuple[int, int]:
     """Choose how many blocks of how many times four channels to filter: (blocks, 1 or 2)."""
-    parts = 1 if channels <= lanes.WIDTH else 2
-    return -(-channels // (parts * lanes.WIDTH)), parts
+    parts = 1 if channels <= WIDTH else 2
+    return -(-channels // (parts * WIDTH)), parts
 
 
-def has_room(labels: int, count: int) -> bool:
-    """Say whether the last label's messages fit into the others' blocks, so that they can be filtered at no cost."""
-    return plan_blocks((labels - 1) * count) == plan_blocks(labels * count)
+def make_blocks(channels: int, points: int) -> Floats:
+    """Make room for channels, filled with zeros: (blocks, p, parts, 4)."""
+    blocks, parts = plan_blocks(channels)
+    return np.zeros((blocks, points, parts, WIDTH), np.float32)
 
 
-def infer(lattices: Sequence[Lattice], problems: Problems, iterations: int, team: Team) -> Floats:
-    """Return the marginals (n, b, p) of b problems after some iterations; the equations are in `crf`."""
-    labels, count, pixels = problems.energies.shape
-    filters = Filters(lattices, team)
-    blocks, parts = plan_blocks((labels - 1) * count)  # if need be without the last label: it follows from the others
-    packed = np.empty((blocks, pixels, parts, lanes.WIDTH), np.float32)
-    messages = np.empty((len(lattices), blocks, pixels, parts, lanes.WIDTH), np.float32)
-    marginals = np.empty_like(problems.energies)
-    silence = problems._replace(everything=np.zeros_like(problems.everything))
-    team.split(pixels, _update, silence, messages[:0], packed, marginals)
-    for iteration in range(iterations):
-        filters.run(packed.squeeze(2) if parts == 1 else packed, messages.squeeze(3) if parts == 1 else messages)
-        wanted = marginals if iteration == iterations - 1 else marginals[:0]
-        team.split(pixels, _update, problems, messages, packed, wanted)
-    return marginals
+class Tile(NamedTuple):
+    """Room for all channels of a few points."""
+
+    channels: Floats  # (rows, TILE) messages, then logits, then marginals
+    power: Indices  # (TILE,)
+    scale: Floats  # (TILE,) the same memory, read as floats
 
 
 @compiled
-def _update(problems: Problems, messages: Floats, packed: Floats, marginals: Floats, span: Span) -> None:
-    """Turn messages (kernels, blocks, p, parts, 4) into marginals: packed likewise, and as (n, b, p) or (0, b, p)."""
-    labels, count, _ = problems.energies.shape
-    rows = max(labels * count, packed.shape[0] * packed.shape[2] * lanes.WIDTH)
+def _make_tile(channels: int, blocks: Floats) -> Tile:
+    rows = max(channels, blocks.shape[0] * blocks.shape[2] * WIDTH)
     power = np.empty(TILE, np.int32)
-    tile = Tile(
-        np.empty((rows, TILE), np.float32),
-        np.empty(TILE * 2 * lanes.WIDTH, np.float32),
-        np.empty((labels, TILE), np.float32),
-        power,
-        power.view(np.float32),
-    )
+    return Tile(np.empty((rows, TILE), np.float32), power, power.view(np.float32))
+
+
+@compiled
+def _update(energies: Floats, blocks: Floats, all_label_messages: Floats | None, is_final: bool, span: Span) -> None:
+    """Turn messages into marginals, in place; the final ones overwrite the energies (n, b, p) instead.
+
+    Where `all_label_messages` are given, the last label has no channel: its messages are these less the others'.
+    """
+    labels, count, _ = energies.shape
+    tile = _make_tile(labels * count, blocks)
     for low in range(span[0], span[1], TILE):
         part = (low, min(TILE, span[1] - low))
-        _unpack(messages, tile, part)
+        _unpack(blocks, tile, part)
+        if all_label_messages is not None:
+            _infer_last(all_label_messages, (labels, count), tile, part)
+        for channel in range(labels * count):
+            row, unary = tile.channels[channel], energies[channel // count, channel % count, low : low + part[1]]
+            for p in range(part[1]):
+                row[p] -= unary[p]
         for problem in range(count):
-            if len(problems.everything) > 0:
-                _infer_last(problems, problem, tile, part)
-            if len(problems.coupling) > 0:
-                _couple(problems, problem, tile, part)
-            _softmax(problems, problem, tile, part)
-        for channel in range(len(marginals) * count):
-            row, target = tile.channels[channel], marginals[channel // count, channel % count, low : low + part[1]]
+            _softmax((labels, count, problem), tile, part[1])
+        if not is_final:
+            _pack(tile, blocks, part)
+            continue
+        for channel in range(labels * count):
+            row, target = tile.channels[channel], energies[channel // count, channel % count, low : low + part[1]]
             for p in range(part[1]):
                 target[p] = row[p]
-        _pack(tile, packed, part)
 
 
 @compiled
-def _unpack(messages: Floats, tile: Tile, part: Span) -> None:
-    """Sum the kernels' messages, then sort them by channel."""
-    low, size = part
-    kernels, blocks, _, parts, _ = messages.shape
-    for block in range(blocks):
-        total = tile.sums[: size * parts * lanes.WIDTH]
-        for i in range(len(total)):
-            total[i] = np.float32(0)
-        for kernel in range(kernels):
-            source = messages[kernel, block, low : low + size].reshape(-1)
-            for i in range(len(total)):
-                total[i] += source[i]
-        by_point = total.reshape(size, parts, lanes.WIDTH)
-        for quad in range(parts):
-            first = (block * parts + quad) * lanes.WIDTH
-            a, b, c, d = (
-                tile.channels[first],
-                tile.channels[first + 1],
-                tile.channels[first + 2],
-                tile.channels[first + 3],
-            )
+def _normalize(labels: int, blocks: Floats, span: Span) -> None:
+    """Turn the logits of one problem into marginals, in place."""
+    tile = _make_tile(labels, blocks)
+    for low in range(span[0], span[1], TILE):
+        part = (low, min(TILE, span[1] - low))
+        _unpack(blocks, tile, part)
+        _softmax((labels, 1, 0), tile, part[1])
+        _pack(tile, blocks, part)
+
+
+@compiled
+def _find_best(labels: int, blocks: Floats, best: Labels, span: Span) -> None:
+    """Find the label with the largest logit at each point, the earlier of equals."""
+    tile = _make_tile(labels, blocks)
+    for low in range(span[0], span[1], TILE):
+        size = min(TILE, span[1] - low)
+        _unpack(blocks, tile, (low, size))
+        top, found = tile.channels[0], best[low : low + size]
+        for p in range(size):
+            found[p] = 0
+        for label in range(1, labels):
+            row = tile.channels[label]
             for p in range(size):
-                a[p] = by_point[p, quad, 0]
-                b[p] = by_point[p, quad, 1]
-                c[p] = by_point[p, quad, 2]
-                d[p] = by_point[p, quad, 3]
+                if row[p] > top[p]:
+                    top[p] = row[p]
+                    found[p] = label
 
 
 @compiled
-def _pack(tile: Tile, packed: Floats, part: Span) -> None:
-    """Write the channels in blocks; what fills up the last block is of no account."""
+def _subtract_rows(rows: Floats, block: Floats) -> None:
+    """Subtract rows (k, p) from the first k channels of a block (p, parts, 4)."""
+    for p in range(len(block)):
+        for channel in range(len(rows)):
+            block[p, channel // WIDTH, channel % WIDTH] -= rows[channel, p]
+
+
+@compiled
+def _unpack(blocks: Floats, tile: Tile, part: Span) -> None:
+    """Sort the values of a few points by channel."""
     low, size = part
-    parts = packed.shape[2]
-    for quad in range(len(packed) * parts):
-        first = quad * lanes.WIDTH
+    parts = blocks.shape[2]
+    for quad in range(len(blocks) * parts):
+        first = quad * WIDTH
         a, b, c, d = (
             tile.channels[first],
             tile.channels[first + 1],
             tile.channels[first + 2],
             tile.channels[first + 3],
         )
-        target = packed[quad // parts, low : low + size, quad % parts]
+        source = blocks[quad // parts, low : low + size, quad % parts]
+        for p in range(size):
+            a[p] = source[p, 0]
+            b[p] = source[p, 1]
+            c[p] = source[p, 2]
+            d[p] = source[p, 3]
+
+
+@compiled
+def _pack(tile: Tile, blocks: Floats, part: Span) -> None:
+    """Put the values of a few points back into blocks; what fills up the last block is of no account."""
+    low, size = part
+    parts = blocks.shape[2]
+    for quad in range(len(blocks) * parts):
+        first = quad * WIDTH
+        a, b, c, d = (
+            tile.channels[first],
+            tile.channels[first + 1],
+            tile.channels[first + 2],
+            tile.channels[first + 3],
+        )
+        target = blocks[quad // parts, low : low + size, quad % parts]
         for p in range(size):
             target[p, 0] = a[p]
             target[p, 1] = b[p]
@@ -155,57 +232,59 @@ def _pack(tile: Tile, packed: Floats, part: Span) -> None:
 
 
 @compiled
-def _infer_last(problems: Problems, problem: int, tile: Tile, part: Span) -> None:
+def _infer_last(all_label_messages: Floats, shape: tuple[int, int], tile: Tile, part: Span) -> None:
     """Fill in the last label's messages: what all labels send together, less what the others send."""
     low, size = part
-    labels, count, _ = problems.energies.shape
-    everything = problems.everything[low : low + size]
-    last = tile.channels[(labels - 1) * count + problem]
-    for p in range(size):
-        last[p] = everything[p]
-    for label in range(labels - 1):
-        row = tile.channels[label * count + problem]
+    labels, count = shape
+    together = all_label_messages[low : low + size]
+    for problem in range(count):
+        last = tile.channels[(labels - 1) * count + problem]
         for p in range(size):
-            last[p] -= row[p]
+            last[p] = together[p]
+        for label in range(labels - 1):
+            row = tile.channels[label * count + problem]
+            for p in range(size):
+                last[p] -= row[p]
 
 
 @compiled
-def _couple(problems: Problems, problem: int, tile: Tile, part: Span) -> None:
-    """Replace messages m by -mu m."""
-    labels, count, _ = problems.energies.shape
-    for label in range(labels):
-        row, copy = tile.channels[label * count + problem], tile.spare[label]
-        for p in range(part[1]):
-            copy[p] = row[p]
-            row[p] = np.float32(0)
-    for label in range(labels):
-        row = tile.channels[label * count + problem]
-        for other in range(labels):
-            cost, copy = problems.coupling[label, other], tile.spare[other]
-            for p in range(part[1]):
-                row[p] -= cost * copy[p]
+def _couple(coupling: Floats, count: int, blocks: Floats, span: Span) -> None:
+    """Replace the messages m of every problem by -mu m."""
+    labels = len(coupling)
+    tile, coupled = _make_tile(labels * count, blocks), np.empty((labels, TILE), np.float32)
+    for low in range(span[0], span[1], TILE):
+        part = (low, min(TILE, span[1] - low))
+        _unpack(blocks, tile, part)
+        for problem in range(count):
+            coupled[:] = np.float32(0)
+            for label in range(labels):
+                for other in range(labels):
+                    cost, row, messages = coupling[label, other], coupled[label], tile.channels[other * count + problem]
+                    for p in range(part[1]):
+                        row[p] -= cost * messages[p]
+            for label in range(labels):
+                tile.channels[label * count + problem] = coupled[label]
+        _pack(tile, blocks, part)
 
 
 @compiled
-def _softmax(problems: Problems, problem: int, tile: Tile, part: Span) -> None:
-    """Subtract the energies, then overwrite the logits by their softmax over the labels."""
-    low, size = part
-    labels, count, _ = problems.energies.shape
+def _softmax(problem: Problem, tile: Tile, size: int) -> None:
+    """Overwrite the logits of one problem by their softmax over the labels."""
+    labels, count, first = problem
     top, total = np.full(TILE, -np.inf, np.float32), np.zeros(TILE, np.float32)
     for label in range(labels):
-        row, energies = tile.channels[label * count + problem], problems.energies[label, problem, low : low + size]
+        row = tile.channels[label * count + first]
         for p in range(size):
-            row[p] -= energies[p]
             top[p] = row[p] if row[p] > top[p] else top[p]
     for label in range(labels):
-        row = tile.channels[label * count + problem]
+        row = tile.channels[label * count + first]
         _exponentiate(row, top, tile, size)
         for p in range(size):
             total[p] += row[p]
     for p in range(size):
         total[p] = np.float32(1) / total[p]
     for label in range(labels):
-        row = tile.channels[label * count + problem]
+        row = tile.channels[label * count + first]
         for p in range(size):
             row[p] *= total[p]
 

@@ -6,6 +6,7 @@ overlap. A semantic result is one label map, whatever the number of texts: a mas
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -14,13 +15,15 @@ from jaxtyping import Float, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from clip_as_rnn.dense_crf.crf import PAPER_KERNELS, Bilateral, DenseCrf, Gaussian, Kernel, refine
+from clip_as_rnn.dense_crf.crf import DenseCrf, refine
+from clip_as_rnn.dense_crf.kernels import PAPER_KERNELS, Bilateral, Gaussian, Kernel
 from clip_as_rnn.ops import grow_maps
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, SoftMasks
 
 __all__ = ["Bilateral", "CrfRefiner", "Gaussian", "refine"]
 
 _RELEASE_MEAN_BGR = (104.008, 116.669, 122.675)
+_FLOATS_KEPT = 1 << 26  # of probabilities; more are made again in every iteration
 _TEXTS_AT_ONCE = 2  # two texts against the background are four channels, which the CRF filters at the cost of one
 
 
@@ -54,7 +57,7 @@ class CrfRefiner:
         if len(masks) == 0:
             return np.zeros(image.shape[:2], np.int64)
         if self.crf:
-            labels = self._together(image, masks).argmax(0)
+            labels = self._label_pixels(image, masks)
         else:
             best, text = _find_strongest(masks, image.shape[:2])
             labels = torch.where(self._background(best) >= best, 0, text + 1)
@@ -72,13 +75,26 @@ class CrfRefiner:
             return self._together(image, masks)[1:]
         return torch.stack([text for _, text in self._one_by_one(image, masks)])
 
+    def _label_pixels(self, image: RgbImage, masks: PatchMaps) -> Int64[Tensor, "h w"]:
+        """Infer the most probable of the background (0) and all texts."""
+        size_hw = image.shape[:2]
+        if (1 + len(masks)) * prod(size_hw) <= _FLOATS_KEPT:
+            return self._together(image, masks).argmax(0)
+        background = self._background(_find_strongest(masks, size_hw)[0])[None]
+
+        def probabilities(first: int, last: int) -> SoftMasks:
+            texts = grow_maps(masks[max(first, 1) - 1 : last - 1], size_hw)
+            return texts if first else torch.cat([background, texts])
+
+        return self._pairwise(image).infer_labels(probabilities, 1 + len(masks), iterations=self.iterations)
+
     def _together(self, image: RgbImage, masks: PatchMaps) -> Float[Tensor, "1+n h w"]:
         """Infer the marginals of the background and of all texts, which share every pixel."""
         probabilities = torch.empty(1 + len(masks), *image.shape[:2])
         for i in range(len(masks)):
             probabilities[1 + i] = grow_maps(masks[i : i + 1], image.shape[:2])[0]
         probabilities[0] = self._background(probabilities[1:].amax(0))
-        return self._pairwise(image).infer(probabilities, iterations=self.iterations)
+        return self._pairwise(image).infer(probabilities, iterations=self.iterations, overwrite=True)
 
     def _one_by_one(self, image: RgbImage, masks: PatchMaps) -> Iterator[Float[Tensor, "2 h w"]]:
         """Infer for each text the marginals of the background and of that text alone."""
