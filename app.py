@@ -5,12 +5,19 @@ CAR_PRESET chooses the preset; where the models of "default" are too slow, "tiny
 
 import os
 
-from clip_as_rnn import load_segmenter
-from clip_as_rnn.apps.web.examples import find_examples
-from clip_as_rnn.apps.web.page import create_demo
-from clip_as_rnn.apps.web.serve import launch_options
+os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
 
-demo = create_demo(load_segmenter(os.environ.get("CAR_PRESET", "default")), examples=find_examples())
+from clip_as_rnn import load_segmenter
+from clip_as_rnn.apps.web.page import create_demo
+from clip_as_rnn.apps.web.server import launch_options
+
+demo = create_demo(load_segmenter(os.environ.get("CAR_PRESET", "default")))
 
 if __name__ == "__main__":
-    demo.launch(**launch_options())
+    demo.launch(
+        **launch_options(
+            host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+            names=[os.environ[name] for name in ("SPACE_HOST",) if name in os.environ],
+            embedders=["https://huggingface.co"],
+        )
+    )

@@ -9,14 +9,13 @@ import threading
 
 from made_up_stages import made_up_segmenter
 
-from clip_as_rnn.apps.web.examples import find_examples
 from clip_as_rnn.apps.web.page import create_demo
-from clip_as_rnn.apps.web.serve import Address, listening, own_folder
+from clip_as_rnn.apps.web.server import Address, listening, own_folder
 from clip_as_rnn.presets import find_preset
 
 if __name__ == "__main__":
     password = os.environ.get("CAR_WEB_PASSWORD")
     address = Address(port=int(sys.argv[1]), user="me" if password else None, password=password)
     segmenter = made_up_segmenter(find_preset("default"))
-    with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address):
+    with own_folder(), listening(create_demo(segmenter), address):
         threading.Event().wait()

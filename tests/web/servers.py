@@ -23,12 +23,13 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Server:
-    """A page that is served: where, by which process, with what it said, and where its visitors' files lie."""
+    """A page that is served: where, by which process, with what it said, where visitors' files lie, and its cache."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Path
     folder: Path
+    cache: Path
 
     def rss_kb(self) -> int:
         """Return the resident memory of the process."""
@@ -50,6 +51,7 @@ def serving(arguments: Sequence[str], folder: Path, **variables: str) -> Iterato
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
         **{
             "TMPDIR": str(temporary),
+            "XDG_CACHE_HOME": str(folder / "cache"),
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
@@ -62,7 +64,7 @@ def serving(arguments: Sequence[str], folder: Path, **variables: str) -> Iterato
     try:
         url = f"http://127.0.0.1:{port}"
         _await(url, process, log)
-        yield Server(url, process, log, temporary)
+        yield Server(url, process, log, temporary, folder / "cache")
     finally:
         process.terminate()
         process.wait(30)

@@ -72,12 +72,12 @@ def test_the_page_says_what_the_library_says(finished, expected, tmp_path):
     _masks_can_be_toggled_and_name_themselves(finished, segmentation)
     _steps_can_be_walked(finished, segmentation)
     _downloads_hold_the_same(finished, expected, tmp_path)
-    _the_recipes_lead_to_the_same_settings(finished, expected)
+    _the_snippets_lead_to_the_same_settings(finished, expected)
     assert finished.hosts == {"127.0.0.1"}
 
 
 def _masks_can_be_toggled_and_name_themselves(visitor, segmentation):
-    box = visitor.page.locator(".car-fates input[type=checkbox]").first
+    box = visitor.page.locator(".car-table input[type=checkbox]").first
     shown = visitor.canvas()
     box.uncheck()
     hidden = visitor.canvas()
@@ -131,7 +131,7 @@ def _downloads_hold_the_same(visitor, expected, folder):
         assert figure.width > 300
 
 
-def _the_recipes_lead_to_the_same_settings(visitor, expected):
+def _the_snippets_lead_to_the_same_settings(visitor, expected):
     command, python = (" ".join(code.split()) for code in visitor.page.locator(".cm-content").all_inner_texts())
     assert command.startswith("car segment park.jpg -t dog -t car -t tree -t banana --preset tiny ")
     settings = parse_settings(re.findall(r"--set (\S+)", command))

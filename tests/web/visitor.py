@@ -58,8 +58,8 @@ class Visitor:
     @property
     def rows(self) -> list[str]:
         """Return the table of texts, a line per text."""
-        self.page.wait_for_selector(".car-fates")  # drawn once its pictures are decoded
-        return [" ".join(row.split()) for row in self.page.locator(".car-fates tbody tr").all_inner_texts()]
+        self.page.wait_for_selector(".car-table")  # drawn once its pictures are decoded
+        return [" ".join(row.split()) for row in self.page.locator(".car-table tbody tr").all_inner_texts()]
 
     def download(self, button: str, folder: Path) -> Path:
         with self.page.expect_download() as waiting:

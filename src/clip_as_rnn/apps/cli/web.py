@@ -10,13 +10,17 @@ from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
 from clip_as_rnn.presets import find_preset
 
-# `clip_as_rnn.apps.web.serve` is imported inside the command: it loads torch and Gradio, which --help must not.
+# `clip_as_rnn.apps.web.server` is imported inside the command: it loads torch and Gradio, which --help must not.
 
 PORT = 7860
 PASSWORD_VARIABLE = "CAR_WEB_PASSWORD"
 
 Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Where to listen.")]
 Host = Annotated[str, typer.Option(metavar="NAME", help="127.0.0.1: this machine alone; 0.0.0.0: every network.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="NAME", help="A name besides --host that browsers may use, as of a proxy. Repeat."),
+]
 User = Annotated[str | None, typer.Option(metavar="NAME", help="Let in only this user, by password.")]
 Password = Annotated[
     str | None,
@@ -30,6 +34,7 @@ def web(  # noqa: PLR0913 - one parameter per option
     *,
     port: Port = PORT,
     host: Host = "127.0.0.1",
+    name: Names = None,
     user: User = None,
     password: Password = None,
     preset: Preset = "default",
@@ -43,6 +48,7 @@ def web(  # noqa: PLR0913 - one parameter per option
     config = with_settings(find_preset(preset), chosen)
     if find_spec("gradio") is None:
         raise DependencyError("The web page needs Gradio; install it with: pip install 'clip-as-rnn[web]'.")
-    from clip_as_rnn.apps.web.serve import Address, serve
+    from clip_as_rnn.apps.web.server import Address, serve
 
-    serve(config, Address(host=host, port=port, user=user, password=password), device=device, dtype=dtype)
+    address = Address(host=host, port=port, user=user, password=password, names=name or ())
+    serve(config, address, device=device, dtype=dtype)

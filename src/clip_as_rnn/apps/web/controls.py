@@ -1,13 +1,15 @@
-"""The settings that the page offers, each with one line of plain explanation, and how a preset fills them.
+"""What the page offers to choose: settings, each with one line of plain explanation, presets that fill them, examples.
 
-Knows the config, and nothing of Gradio.
+What visitors give is bounded here: the texts of one must not keep the others waiting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
+from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import PRESETS
 
 MODES = (
@@ -15,6 +17,13 @@ MODES = (
     ("Referring: each text stands alone", "referring"),
 )
 AS_STARTED = "as started"  # the settings of a segmenter that is no preset's
+_ASSETS = Path(__file__).parents[2] / "assets" / "demo"
+EXAMPLES: Mapping[Path, tuple[str, ...]] = {  # pictures, each with texts of which some are not in it
+    _ASSETS / "park.jpg": ("dog", "car", "tree", "cat", "banana"),
+    _ASSETS / "kitchen.jpg": ("apple", "banana", "pizza", "guitar"),
+}
+MAX_TEXTS = 40
+MAX_CHARACTERS = 300  # of a text; CLIP reads 77 tokens
 _MODELS = ("model", "classifier")
 _LARGE_PX = 1024  # a preset without a limit of its own is given this one: a visitor's photo must not fill the memory
 
@@ -34,11 +43,18 @@ class Control:
         value = flat_settings(config)[self.setting]
         return list(value) if isinstance(value, tuple) else value
 
-    def setting_of(self, value: Any) -> Any:
-        """Return what the config holds for a value of the page's control."""
+    def setting_of(self, value: Any, preset: SegmenterConfig) -> Any:
+        """Return what the config holds for a value of the page's control; of numbers the config knows the range.
+
+        Raises:
+            InputError: something that is no list of texts, or too many or too long ones.
+        """
+        if self.kind == "texts":
+            return bounded_texts(value or [], self.label, known=self.value(preset))
         if self.kind == "choices":
-            return tuple(choice for choice in self.choices if choice in value)
-        return tuple(value or ()) if self.kind == "texts" else value
+            given = bounded_texts(value or [], self.label)
+            return tuple(choice for choice in self.choices if choice in given)
+        return value
 
     def info(self, config: SegmenterConfig) -> str:
         """Explain the setting, and say what the preset has."""
@@ -79,6 +95,27 @@ CONTROLS = (
 )
 
 
+def bounded_texts(texts: Any, label: str, *, known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the texts that a visitor gave, each once; those of a preset, which are `known`, may be many.
+
+    Raises:
+        InputError: something that is no list of texts, more than `MAX_TEXTS`, or one longer than `MAX_CHARACTERS`.
+    """
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"Expected a list of texts as {label!r}.")
+    unique = tuple(dict.fromkeys(texts))
+    own = [text for text in unique if text not in known]
+    if len(own) > MAX_TEXTS:
+        raise InputError(
+            f"Expected at most {MAX_TEXTS} texts of your own as {label!r} on this page, but got {len(own)}; "
+            "`car segment` takes more."
+        )
+    for text in own:
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(f"Expected a text of at most {MAX_CHARACTERS} characters, but {text[:30]!r}... is longer.")
+    return unique
+
+
 def offered_presets(config: SegmenterConfig) -> dict[str, SegmenterConfig]:
     """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`."""
     models = _models(config)
@@ -98,7 +135,7 @@ def chosen_settings(preset: SegmenterConfig, mode: str, values: Sequence[Any], l
     settings = {name: value for name, value in flat_settings(preset).items() if name not in _MODELS}
     settings["mode"] = mode
     for control, value in zip(CONTROLS, values, strict=True):
-        chosen = control.setting_of(value)
+        chosen = control.setting_of(value, preset)
         if not isinstance(chosen, tuple) or set(chosen) != set(settings[control.setting]):  # their order says nothing
             settings[control.setting] = chosen
     if preset.max_side_px is None and long_side_px > _LARGE_PX:

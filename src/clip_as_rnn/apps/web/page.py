@@ -1,6 +1,7 @@
-"""The page itself: what stands where, and which part fills which. Everything else is asked of its neighbours."""
+"""The page itself: what stands where, and what happens on which click."""
 
-from collections.abc import AsyncGenerator, Sequence
+import logging
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from clip_as_rnn.apps.web import parts
-from clip_as_rnn.apps.web.answer import Answer, Asked, answer
-from clip_as_rnn.apps.web.controls import CONTROLS, MODES, Control, offered_presets
-from clip_as_rnn.apps.web.examples import Example
-from clip_as_rnn.apps.web.files import VisitorFiles, open_picture
-from clip_as_rnn.apps.web.watching import StoppedError, Workers
+from clip_as_rnn.apps.web import components
+from clip_as_rnn.apps.web.controls import CONTROLS, EXAMPLES, MODES, Control, offered_presets
+from clip_as_rnn.apps.web.handler import Request, Response, handle
+from clip_as_rnn.apps.web.payload import data_url
+from clip_as_rnn.apps.web.uploads import VisitorFiles, open_picture
+from clip_as_rnn.apps.web.workers import StoppedError, Workers
 from clip_as_rnn.config import SegmenterConfig
-from clip_as_rnn.errors import CarError, InputError
-from clip_as_rnn.segmenter import Segmenter, View
+from clip_as_rnn.errors import CarError
+from clip_as_rnn.segmenter import Segmenter
 
+_log = logging.getLogger(__name__)
 QUEUE_LIMIT = 64  # visitors who may wait
 _SWEEP_S = (600, 7200)  # every ten minutes, files that are older than two hours go, whoever's they are
 _TITLE = "Find anything you can name in a picture"
@@ -29,7 +31,7 @@ _ABOUT = "Masks for the words that are there, a no for those that are not. CLIP 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """The parts that a visitor fills."""
+    """The components that a visitor fills."""
 
     picture: gr.Image
     texts: gr.HTML
@@ -40,13 +42,13 @@ class _Inputs:
     cancel: gr.Button
 
     @property
-    def asked(self) -> list[Any]:
+    def request(self) -> list[Any]:
         return [self.picture, self.texts, self.preset, self.mode, *self.controls]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Outputs:
-    """The parts that an answer fills."""
+    """The components that a response fills."""
 
     status: gr.HTML
     result: gr.HTML
@@ -64,64 +66,69 @@ class _Outputs:
     def all(self) -> list[Any]:
         return [getattr(self, name) for name in self.__slots__]
 
-    def filled(self, given: Answer) -> dict[Any, Any]:
+    def filled(self, response: Response) -> dict[Any, Any]:
+        files = ("labels", "json", "masks", "figure")
         return {
-            self.status: parts.status_line(given.summary, "done"),
-            self.result: given.result,
+            self.status: components.status_line(response.summary, "done"),
+            self.result: response.result,
             self.more: gr.Column(visible=True),
-            self.steps: given.steps,
-            self.seconds: parts.seconds_table(given.seconds),
-            self.labels: str(given.files.labels),
-            self.json: str(given.files.json),
-            self.masks: str(given.files.masks),
-            self.figure: str(given.files.figure),
-            self.command: given.command,
-            self.python: given.python,
+            self.steps: response.steps,
+            self.seconds: components.seconds_table(response.seconds),
+            **{getattr(self, file): str(getattr(response, file)) for file in files},
+            self.command: response.command,
+            self.python: response.python,
         }
 
     def emptied(self) -> dict[Any, Any]:
-        waiting = parts.status_line("Waiting for a free place")
+        waiting = components.status_line("Waiting for a free place")
         return {self.status: waiting, self.result: None, self.more: gr.Column(visible=False)}
 
 
-def create_demo(segmenter: Segmenter[View], *, examples: Sequence[Example] = (), at_once: int = 1) -> gr.Blocks:
+class _Blocks(gr.Blocks):
+    """Blocks that make one line of the log out of values that no browser would send."""
+
+    async def preprocess_data(self, *args: Any, **options: Any) -> list[Any]:
+        """Check what a browser sends.
+
+        Raises:
+            gr.Error: it is not what the page's components hold.
+        """
+        try:
+            return list(await super().preprocess_data(*args, **options))
+        except Exception as error:
+            _log.warning("Refused values: %s", repr(error)[:200].replace("\n", " "))
+            raise gr.Error("The page did not understand this; please load it again.", print_exception=False) from error
+
+
+def create_demo(segmenter: Segmenter[Any], *, at_once: int = 1) -> gr.Blocks:
     """Build the page around a loaded segmenter, which all visitors share.
 
     Args:
         segmenter: the models and the settings with which the page opens; visitors change theirs, never its.
-        examples: pictures on offer, each with texts for it.
         at_once: how many runs may work at the same time; others wait in a queue.
     """
     presets = offered_presets(segmenter.config)
-    gr.set_static_paths([path for path, _ in examples])
-    demo = gr.Blocks(title="CLIP as RNN", analytics_enabled=False, delete_cache=_SWEEP_S)
+    demo = _Blocks(title="CLIP as RNN", analytics_enabled=False, delete_cache=_SWEEP_S)
     with demo:
         gr.HTML(f"<div class='car-title'><h1>{_TITLE}</h1><p>{_ABOUT}</p></div>", elem_classes="car-part")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                inputs = _draw_inputs(presets, examples)
+                inputs = _draw_inputs(presets)
             with gr.Column(scale=3, min_width=320):
                 outputs = _draw_outputs()
-        files, shown = VisitorFiles(Path(get_upload_folder())), frozenset(path for path, _ in examples)
-        desk = _Desk(segmenter, presets, files, Workers(at_once), shown, outputs)
-        _connect(demo, desk, inputs, at_once)
-    demo.queue(max_size=QUEUE_LIMIT)
+        files = VisitorFiles(Path(get_upload_folder()), {path.name: path for path in EXAMPLES})
+        _connect(demo, _Callbacks(segmenter, presets, files, Workers(at_once), outputs), inputs, at_once)
+    demo.queue(max_size=QUEUE_LIMIT, api_open=False)  # no way around the queue
     return demo
 
 
-def _draw_inputs(presets: dict[str, SegmenterConfig], examples: Sequence[Example]) -> _Inputs:
+def _draw_inputs(presets: dict[str, SegmenterConfig]) -> _Inputs:
     first = next(iter(presets))
     picture = gr.Image(
         label="Picture", type="filepath", image_mode=None, sources=["upload", "webcam", "clipboard"], height=300
     )
-    texts = parts.text_tags(
-        "texts",
-        "What to look for",
-        hint="Type a word, press Enter",
-        info=_SEVERAL,
-    )
-    if examples:
-        _draw_examples(examples, picture, texts)
+    texts = components.text_tags("texts", "What to look for", hint="Type a word, press Enter", info=_SEVERAL)
+    _draw_examples(picture, texts)
     with gr.Row():
         find = gr.Button("Find", variant="primary", scale=3, min_width=120)
         cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90)
@@ -129,20 +136,22 @@ def _draw_inputs(presets: dict[str, SegmenterConfig], examples: Sequence[Example
     preset = gr.Dropdown(list(presets), value=first, label="Preset", info=_SAME_MODELS)
     with gr.Accordion("Advanced", open=False):
         controls = [_draw_control(control, presets[first]) for control in CONTROLS]
-    preset.input(lambda name: _filled(presets[name]), preset, [mode, *controls], queue=False, api_visibility="private")
+    filled = partial(_filled, presets)
+    preset.input(filled, preset, [mode, *controls], queue=False, api_visibility="private")
     return _Inputs(picture, texts, mode, preset, controls, find, cancel)
 
 
-def _draw_examples(examples: Sequence[Example], picture: gr.Image, texts: gr.HTML) -> None:
-    samples = [[str(path)] for path, _ in examples]
-    shelf = gr.Dataset(components=[gr.Image(visible=False)], samples=samples, type="index", label="Examples")
-    shelf.click(
-        lambda index: (str(examples[index][0]), list(examples[index][1])),
-        shelf,
-        [picture, texts],
-        queue=False,
-        api_visibility="private",
-    )
+def _draw_examples(picture: gr.Image, texts: gr.HTML) -> None:
+    """Offer the examples by name, each with its pixels: nobody needs to know where their files lie."""
+    shown = [{"path": path.name, "url": data_url(path.read_bytes(), "jpeg")} for path in EXAMPLES]
+    choices = [(image, list(asked)) for image, asked in zip(shown, EXAMPLES.values(), strict=True)]
+    shelf = gr.Dataset(components=[gr.Image(visible=False)], samples=[[None]] * len(shown), type="index")
+    shelf.label, shelf.samples = "Examples", [[image] for image in shown]
+
+    def fill(index: Any) -> Any:
+        return choices[int(index)] if index in range(len(choices)) else gr.skip()
+
+    shelf.click(fill, shelf, [picture, texts], postprocess=False, queue=False, api_visibility="private")
 
 
 def _draw_control(control: Control, preset: SegmenterConfig) -> Any:
@@ -155,24 +164,24 @@ def _draw_control(control: Control, preset: SegmenterConfig) -> Any:
         case "switch":
             return gr.Checkbox(value, label=control.label, info=info)
         case "texts":
-            return parts.text_tags(control.setting, control.label, info=info, value=value)
+            return components.text_tags(control.setting, control.label, info=info, value=value)
 
 
-def _filled(preset: SegmenterConfig) -> list[Any]:
+def _filled(presets: dict[str, SegmenterConfig], name: Any) -> Any:
     """Fill the controls with a preset's values and explanations."""
-    kinds = {"share": gr.Slider, "choices": gr.CheckboxGroup, "switch": gr.Checkbox, "texts": gr.HTML}
-    return [
-        preset.mode,
-        *(kinds[one.kind](value=one.value(preset), info=one.info(preset)) for one in CONTROLS),
-    ]
+    if name not in list(presets):
+        return gr.skip()
+    preset, kinds = presets[name], {"share": gr.Slider, "choices": gr.CheckboxGroup, "switch": gr.Checkbox}
+    controls = (kinds.get(one.kind, gr.HTML)(value=one.value(preset), info=one.info(preset)) for one in CONTROLS)
+    return [preset.mode, *controls]
 
 
 def _draw_outputs() -> _Outputs:
     status = gr.HTML(elem_id="status", elem_classes="car-part")
-    result = parts.result_viewer()
+    result = components.result_viewer()
     with gr.Column(visible=False) as more:
         gr.HTML("<h2>Step by step</h2>", elem_classes="car-part")
-        steps = parts.steps_viewer()
+        steps = components.steps_viewer()
         gr.HTML("<h2>Download</h2>", elem_classes="car-part")
         with gr.Row():
             names = ("Label map (PNG)", "COCO JSON", "Masks (ZIP)", "Figure (PNG)")
@@ -186,50 +195,44 @@ def _draw_outputs() -> _Outputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Desk:
+class _Callbacks:
     """What the page does when something is clicked. Nothing of one visitor is kept for another."""
 
     segmenter: Segmenter[Any]
     presets: dict[str, SegmenterConfig]
     files: VisitorFiles
     workers: Workers
-    examples: frozenset[Path]
     outputs: _Outputs
 
     async def find(
-        self, request: gr.Request, picture: str | None, texts: list[str], preset: str, mode: str, *controls: Any
+        self, request: gr.Request, picture: Any, texts: Any, preset: Any, mode: Any, *controls: Any
     ) -> AsyncGenerator[dict[Any, Any], None]:
-        """Run the segmenter, telling the stages, and fill the page."""
+        """Run the segmenter, telling its progress, and fill the page."""
         status, session = self.outputs.status, str(request.session_hash)
         yield self.outputs.emptied()
         try:
-            if not picture:
-                raise InputError("Please choose a picture first.")
-            asked = Asked(picture=Path(picture), texts=texts or [], preset=preset, mode=mode, controls=controls)
+            path = self.files.admit(session, picture)
+            asked = Request(picture=path, texts=texts, preset=preset, mode=mode, controls=controls)
             new_folder = partial(self.files.new_results, session)
-            work = partial(answer, asked, self.segmenter, self.presets, new_folder)
+            work = partial(handle, asked, self.segmenter, self.presets, new_folder)
             async for news in self.workers.run(session, work):
-                yield {status: parts.status_line(news)} if isinstance(news, str) else self.outputs.filled(news)
+                yield {status: components.status_line(news)} if isinstance(news, str) else self.outputs.filled(news)
         except StoppedError:
             return  # the visitor has left
         except CarError as error:
-            yield {status: parts.status_line(str(error), "error")}
+            yield {status: components.status_line(str(error), "error")}
         except Exception:  # a bug: the visitor is told that there is one, and the log shows it
-            yield {status: parts.status_line("Something went wrong inside; the server's log says what.", "error")}
+            yield {status: components.status_line("Something went wrong inside; the server's log says what.", "error")}
             raise
 
-    def admit(self, request: gr.Request, upload: dict[str, Any] | None) -> tuple[Any, Any]:
+    def admit(self, request: gr.Request, picture: Any) -> tuple[Any, Any]:
         """Look at a picture as soon as it is chosen; one that cannot be used is taken out again, and why is said."""
-        if upload is None:
+        if picture is None:
             return gr.skip(), gr.skip()
-        path = Path(upload["path"])
-        if path in self.examples:
-            return gr.skip(), ""
         try:
-            self.files.admit(str(request.session_hash), path)
-            open_picture(path)
+            open_picture(self.files.admit(str(request.session_hash), picture))
         except CarError as error:
-            return None, parts.status_line(str(error), "error")
+            return None, components.status_line(str(error), "error")
         return gr.skip(), ""
 
     def leave(self, request: gr.Request) -> None:
@@ -238,15 +241,16 @@ class _Desk:
         self.files.leave(str(request.session_hash))
 
 
-def _connect(demo: gr.Blocks, desk: _Desk, inputs: _Inputs, at_once: int) -> None:
+def _connect(demo: gr.Blocks, callbacks: _Callbacks, inputs: _Inputs, at_once: int) -> None:
     """Say what happens on which click."""
-    buttons, status = [inputs.find, inputs.cancel], desk.outputs.status
+    buttons, status = [inputs.find, inputs.cancel], callbacks.outputs.status
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     run = inputs.find.click(partial(_buttons, busy=True), None, buttons, **quiet).then(
-        desk.find,
-        inputs.asked,
-        desk.outputs.all,
+        callbacks.find,
+        inputs.request,
+        callbacks.outputs.all,
         concurrency_limit=at_once,
+        preprocess=False,
         show_progress="minimal",
         show_progress_on=[status],
         api_name="find",
@@ -254,8 +258,8 @@ def _connect(demo: gr.Blocks, desk: _Desk, inputs: _Inputs, at_once: int) -> Non
     )
     run.then(partial(_buttons, busy=False), None, buttons, **quiet)
     inputs.cancel.click(_cancelled, None, [status, *buttons], cancels=[run], **quiet)
-    inputs.picture.change(desk.admit, inputs.picture, [inputs.picture, status], preprocess=False, **quiet)
-    demo.unload(desk.leave)
+    inputs.picture.change(callbacks.admit, inputs.picture, [inputs.picture, status], preprocess=False, **quiet)
+    demo.unload(callbacks.leave)
 
 
 def _buttons(*, busy: bool) -> tuple[gr.Button, gr.Button]:
@@ -263,4 +267,4 @@ def _buttons(*, busy: bool) -> tuple[gr.Button, gr.Button]:
 
 
 def _cancelled() -> tuple[Any, ...]:
-    return parts.status_line("Cancelled.", "done"), *_buttons(busy=False)
+    return components.status_line("Cancelled.", "done"), *_buttons(busy=False)

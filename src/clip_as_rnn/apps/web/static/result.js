@@ -1,4 +1,4 @@
-// The picture with its masks, and the fate of every text. Value: what `view.result_view` makes, or nothing.
+// The picture with its masks, and what became of every text. Value: what `payload.result_payload` makes, or nothing.
 const make = (name, attributes = {}, ...children) => {
   const node = Object.assign(document.createElement(name), attributes);
   node.append(...children);
@@ -18,13 +18,13 @@ async function layer(one, width, height) {
   const data = pen.getImageData(0, 0, width, height);
   const inside = Uint8Array.from({ length: width * height }, (_, i) => (data.data[4 * i] > 127 ? 1 : 0));
   const edge = new ImageData(width, height);
-  const colour = [1, 3, 5].map((start) => parseInt(one.colour.slice(start, start + 2), 16));
+  const color = [1, 3, 5].map((start) => parseInt(one.color.slice(start, start + 2), 16));
   for (let i = 0; i < inside.length; i++) {
-    data.data.set([...colour, 255 * inside[i]], 4 * i);
+    data.data.set([...color, 255 * inside[i]], 4 * i);
     const [x, y] = [i % width, Math.floor(i / width)];
     const within = (dx, dy) => x + dx < 0 || x + dx >= width || y + dy < 0 || y + dy >= height || inside[i + dx + dy * width];
     const border = inside[i] && !(within(2, 0) && within(-2, 0) && within(0, 2) && within(0, -2));
-    if (border) edge.data.set([...colour, 255], 4 * i);
+    if (border) edge.data.set([...color, 255], 4 * i);
   }
   pen.putImageData(data, 0, 0);
   outline.getContext("2d").putImageData(edge, 0, 0);
@@ -50,7 +50,7 @@ function foundRow(one, redraw) {
   const label = make("label", {}, box, swatch, make("span", { className: "text" }, one.text));
   const row = make("tr", {}, make("td", {}, label), make("td", { className: "number" }, one.score.toFixed(2)));
   row.append(make("td", {}, `found, covers ${percent(one.share)}`));
-  row.style.setProperty("--mask", one.colour);
+  row.style.setProperty("--mask", one.color);
   row.addEventListener("pointerenter", () => redraw(() => {}, one));
   row.addEventListener("pointerleave", () => redraw(() => {}));
   return row;
@@ -65,7 +65,7 @@ function rejectedRow(one) {
 function table(rows) {
   const heads = ["Text", "Score", "Result"].map((head) => make("th", { scope: "col" }, head));
   heads[1].className = "number";
-  return make("table", { className: "car-fates" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+  return make("table", { className: "car-table" }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
 }
 
 function follow(canvas, tip, layers) {

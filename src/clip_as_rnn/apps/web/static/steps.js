@@ -1,4 +1,4 @@
-// The recurrence, one step at a time. Value: what `view.steps_view` makes, or nothing.
+// The recurrence, one step at a time. Value: what `payload.steps_payload` makes, or nothing.
 const make = (name, attributes = {}, ...children) => {
   const node = Object.assign(document.createElement(name), attributes);
   node.append(...children);

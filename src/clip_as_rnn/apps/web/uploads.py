@@ -1,13 +1,15 @@
-"""The files of visitors: what they upload and what is written for them. All of it goes when they leave.
+"""The pictures that visitors choose and the files that are written for them. All of theirs goes when they leave.
 
 A file that two visitors uploaded is one file; it stays until the last of them has left.
 """
 
 import shutil
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from uuid import uuid4
 
 from PIL import Image
@@ -20,24 +22,43 @@ MAX_PIXELS = 40_000_000
 
 
 class VisitorFiles:
-    """Keeps account of whose files are whose, by the session that the server gives each open page."""
+    """Keeps account of whose files are whose, by the session that the server gives each open page.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder of all uploads and results; visitors can name no file outside it.
+        examples: pictures that anyone may choose, by name.
+    """
+
+    def __init__(self, root: Path, examples: Mapping[str, Path]) -> None:
         self.root = root
+        self._examples = examples
         self._uploads: defaultdict[str, set[Path]] = defaultdict(set)
         self._results: dict[str, Path] = {}
         self._lock = Lock()
 
-    def admit(self, session: str, upload: Path) -> None:
-        """Note that a visitor uploaded a file.
+    def admit(self, session: str, chosen: Any) -> Path:
+        """Return the picture that a visitor chose, from what the browser says of it; an upload becomes the visitor's.
 
         Raises:
-            InputError: it is no upload at all.
+            InputError: it is neither an upload nor an example, or has gone.
         """
-        if not upload.resolve().is_relative_to(self.root.resolve()):
+        name = chosen.get("path") if isinstance(chosen, dict) else None
+        if not isinstance(name, str):
+            raise InputError("Please choose a picture first.")
+        if name in self._examples:
+            return self._examples[name]
+        upload = Path(name)
+        try:
+            inside, here = upload.resolve().is_relative_to(self.root.resolve()), upload.is_file()
+        except (OSError, ValueError):  # a name too long, a null byte
+            inside = False
+        if not inside:
             raise InputError("Expected an uploaded picture.")
+        if not here:
+            raise InputError("The picture is no longer here; please choose it again.")
         with self._lock:
             self._uploads[session].add(upload)
+        return upload
 
     def new_results(self, session: str) -> Path:
         """Make an empty folder whose name nobody can guess; the visitor's earlier one is removed."""
@@ -68,10 +89,8 @@ def open_picture(path: Path) -> Picture:
     """Read an uploaded picture within the page's limit of pixels.
 
     Raises:
-        InputError: it has gone, is no picture, is damaged, or is too large.
+        InputError: it is no picture, is damaged, or is too large.
     """
-    if not path.is_file():
-        raise InputError("The picture is no longer here; please choose it again.")
     try:
         pixels = _claimed_pixels(path)
         if pixels > MAX_PIXELS:

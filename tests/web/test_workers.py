@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from made_up_stages import made_up_segmenter
 
-from clip_as_rnn.apps.web.watching import StoppedError, Watch, Workers, most_steps, watched
+from clip_as_rnn.apps.web.watching import most_steps, watched
+from clip_as_rnn.apps.web.workers import Job, StoppedError, Workers
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.presets import find_preset
 
@@ -24,7 +25,7 @@ def _run(work):
 
 def test_every_stage_is_told_in_order():
     told = []
-    watched(made_up_segmenter(find_preset("default")), Watch(told.append), TEXTS).segment(IMAGE, TEXTS)
+    watched(made_up_segmenter(find_preset("default")), Job(told.append), TEXTS).segment(IMAGE, TEXTS)
     assert told == [
         "Encoding the picture and the texts",
         "Step 1 of at most 2: proposing 2 masks",
@@ -37,7 +38,7 @@ def test_every_stage_is_told_in_order():
 
 def test_watching_changes_no_result():
     plain = made_up_segmenter(find_preset("default"))
-    seen = watched(plain, Watch(lambda _: None), TEXTS).segment(IMAGE, TEXTS)
+    seen = watched(plain, Job(lambda _: None), TEXTS).segment(IMAGE, TEXTS)
     assert seen.texts == plain.segment(IMAGE, TEXTS).texts
     assert (seen.masks == plain.segment(IMAGE, TEXTS).masks).all()
 
@@ -48,11 +49,11 @@ def test_a_stopped_run_ends_before_its_next_stage():
     def tell(stage):
         told.append(stage)
         if stage.startswith("Judging"):
-            watch.stop.set()
+            job.stop.set()
 
-    watch = Watch(tell)
+    job = Job(tell)
     with pytest.raises(StoppedError):
-        watched(made_up_segmenter(find_preset("default")), watch, TEXTS).segment(IMAGE, TEXTS)
+        watched(made_up_segmenter(find_preset("default")), job, TEXTS).segment(IMAGE, TEXTS)
     assert told[-1] == "Judging 2 masks"
 
 
@@ -63,12 +64,12 @@ def test_the_bound_on_steps_holds_for_every_kind_of_recurrence():
 
 
 def test_workers_tell_stages_then_the_outcome_and_pass_errors_on():
-    def work(watch):
-        watch.enter("one")
-        watch.enter("two")
+    def work(job):
+        job.report("one")
+        job.report("two")
         return 3
 
-    def fail(watch):
+    def fail(job):
         raise ValueError("as it is")
 
     async def heard(job):
@@ -83,11 +84,11 @@ def test_a_run_that_nobody_hears_stops():
     ended = threading.Event()
     going_on = threading.Event()
 
-    def work(watch):
-        watch.enter("first")
+    def work(job):
+        job.report("first")
         going_on.wait(10)
         try:
-            watch.enter("second")
+            job.report("second")
         except StoppedError:
             ended.set()
             raise
@@ -105,7 +106,7 @@ def test_a_run_that_nobody_hears_stops():
 def test_a_visitor_who_leaves_stops_only_the_own_run():
     async def both():
         workers = Workers(2)
-        runs = {name: workers.run(name, lambda watch: (watch.enter("stage"), watch.stop.wait(0.5))[1]) for name in "ab"}
+        runs = {name: workers.run(name, lambda job: (job.report("stage"), job.stop.wait(0.5))[1]) for name in "ab"}
         assert [await anext(run) for run in runs.values()] == ["stage", "stage"]
         workers.stop("a")
         return [await anext(run) for run in runs.values()]

@@ -4,8 +4,8 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ import gradio as gr
 from clip_as_rnn import loading
 from clip_as_rnn.apps.cli.console import say
 from clip_as_rnn.apps.cli.segment import parse_dtype
-from clip_as_rnn.apps.web import parts
-from clip_as_rnn.apps.web.examples import find_examples
-from clip_as_rnn.apps.web.files import MAX_BYTES
+from clip_as_rnn.apps.web import components
+from clip_as_rnn.apps.web.guard import Guard
 from clip_as_rnn.apps.web.page import create_demo
+from clip_as_rnn.apps.web.uploads import MAX_BYTES
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 
@@ -30,6 +30,9 @@ _MONO_FONTS = ("ui-monospace", "monospace")
 class Address:
     """Where to listen, and who may come in: everybody who can reach it, or one user with a password.
 
+    Attributes:
+        names: names besides `host` by which browsers may call the page, such as that of a proxy before it.
+
     Raises:
         InputError: a user without a password, or the reverse.
     """
@@ -38,6 +41,7 @@ class Address:
     port: int = 7860
     user: str | None = None
     password: str | None = None
+    names: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Check that user and password come together."""
@@ -53,9 +57,10 @@ def serve(config: SegmenterConfig, address: Address, *, device: str = "auto", dt
         WeightsError: weights that cannot be had.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ending it from outside tidies up, too
+    os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
     say("Loading the models")
     segmenter = loading.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
-    with own_folder(), listening(create_demo(segmenter, examples=find_examples()), address) as url:
+    with own_folder(), listening(create_demo(segmenter), address) as url:
         say(f"The page is at {url} ; Ctrl-C ends it.")
         threading.Event().wait()
 
@@ -70,7 +75,10 @@ def listening(demo: gr.Blocks, address: Address) -> Iterator[str]:
     auth = (address.user, address.password) if address.user and address.password else None
     try:
         _, url, _ = demo.launch(
-            server_name=address.host, server_port=address.port, auth=auth, prevent_thread_lock=True, **launch_options()
+            server_port=address.port,
+            auth=auth,
+            prevent_thread_lock=True,
+            **launch_options(host=address.host, names=address.names),
         )
     except OSError as error:
         raise InputError(f"The page cannot listen on {address.host}:{address.port}; try another --port.") from error
@@ -80,11 +88,29 @@ def listening(demo: gr.Blocks, address: Address) -> Iterator[str]:
         demo.close(verbose=False)
 
 
-def launch_options() -> dict[str, Any]:
-    """Return what `launch` is told everywhere: our looks, limits, and nothing that leaves this machine."""
+def launch_options(
+    *, host: str = "127.0.0.1", names: Collection[str] = (), embedders: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return what `launch` is told everywhere: our looks, limits, and nothing that leaves this machine.
+
+    Args:
+        host: where to listen.
+        names: names besides `host` by which browsers may call the page.
+        embedders: origins whose pages may show it in a frame.
+    """
+
+    @asynccontextmanager
+    async def guarded(app: Any) -> AsyncIterator[None]:
+        app.middleware_stack = Guard(
+            app.middleware_stack, host=host, names=names, embedders=embedders, upload_bytes=MAX_BYTES
+        )  # around Gradio's own middleware, which would let other origins in
+        yield
+
     return {
+        "server_name": host,
+        "app_kwargs": {"lifespan": guarded},
         "theme": _theme(),
-        "css": parts.css(),
+        "css": components.css(),
         "footer_links": [],
         "max_file_size": MAX_BYTES,
         "state_session_capacity": _SESSIONS,
@@ -99,7 +125,7 @@ def launch_options() -> dict[str, Any]:
 
 
 def _theme() -> gr.themes.Base:
-    """Take the fonts of the visitor's system, for the default's come from outside; and greys that can be read."""
+    """Take the fonts of the visitor's system, for the default's come from outside; and grays that can be read."""
     theme = gr.themes.Default(font=_FONTS, font_mono=_MONO_FONTS)
     return theme.set(
         body_text_color_subdued="*neutral_600",

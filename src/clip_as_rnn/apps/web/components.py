@@ -1,4 +1,4 @@
-"""The page's own parts: components of HTML whose looks and behaviour lie in `static/`, and small pieces of HTML."""
+"""The page's own components, of HTML, whose looks and behavior lie in `static/`, and small pieces of HTML."""
 
 from collections.abc import Mapping
 from html import escape
@@ -16,12 +16,12 @@ def text_tags(name: str, title: str, *, info: str = "", hint: str = "", value: l
 
 
 def result_viewer() -> gr.HTML:
-    """Make the picture with its masks and the table of texts; its value comes from `view.result_view`."""
+    """Make the picture with its masks and the table of texts; its value comes from `payload.result_payload`."""
     return _component("result", None)
 
 
 def steps_viewer() -> gr.HTML:
-    """Make the figure of the recurrence to step through; its value comes from `view.steps_view`."""
+    """Make the figure of the recurrence to step through; its value comes from `payload.steps_payload`."""
     return _component("steps", None)
 
 
@@ -50,14 +50,14 @@ def css() -> str:
 
 
 def _component(kind: str, value: Any, **props: Any) -> gr.HTML:
-    template, looks, behaviour = (
+    template, looks, behavior = (
         (_STATIC / f"{kind}.{ending}").read_text(encoding="utf-8") for ending in ("html", "css", "js")
     )
     return gr.HTML(
         value,
         html_template=template,
         css_template=looks,
-        js_on_load=behaviour,
+        js_on_load=behavior,
         apply_default_css=False,
         elem_id=props.get("name", kind),
         elem_classes="car-part",

@@ -2,13 +2,13 @@
 
 import pytest
 
-from clip_as_rnn.apps.web import command
+from clip_as_rnn.apps.cli import web as command
 from clip_as_rnn.errors import DependencyError, InputError
 
 
 def test_a_user_needs_a_password_and_a_password_a_user():
     pytest.importorskip("gradio", reason="the page needs Gradio")
-    from clip_as_rnn.apps.web.serve import Address
+    from clip_as_rnn.apps.web.server import Address
 
     for given in ({"user": "me"}, {"password": "open sesame"}):
         with pytest.raises(InputError, match="Expected a user and a password, but got only one"):

@@ -1,4 +1,4 @@
-"""A result as the page's viewers want it: numbers, words and small pictures in one JSON value.
+"""The values of the page's viewers: numbers, words and small pictures in one JSON value.
 
 Pictures travel inside the value (data URLs), so that nothing of a visitor lies about in files for the page to fetch.
 """
@@ -23,21 +23,21 @@ _STEP_PX = (160, 320)
 _JPEG_QUALITY = 88
 
 
-def result_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
-    """Describe the picture, the masks over it, and the fate of every text, in the order asked.
+def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
+    """Describe the picture, the masks over it, and what became of every text, in the order asked.
 
     A mask is a black-and-white picture of the size of the shown one; colors are those of the overlay.
     """
-    view = fit_long_side(image, *_RESULT_PX)
-    masks = grow_masks(segmentation.masks, view.shape[:2])
+    shown = fit_long_side(image, *_RESULT_PX)
+    masks = grow_masks(segmentation.masks, shown.shape[:2])
     palette = colors(len(segmentation.texts))
     found = [
         {
             "text": text,
             "score": round(float(score), 4),
             "share": round(float(segmentation.masks[i].mean()), 4),
-            "colour": "#" + bytes(palette[i]).hex(),
-            "mask": _data_url(Image.fromarray(masks[i]), "PNG"),
+            "color": "#" + bytes(palette[i]).hex(),
+            "mask": _encode(Image.fromarray(masks[i]), "png"),
         }
         for i, (text, score) in enumerate(zip(segmentation.texts, segmentation.scores, strict=True))
     ]
@@ -45,23 +45,23 @@ def result_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
         {"text": one.text, "step": one.step, "score": round(one.score, 4), "reason": one.reason}
         for one in segmentation.rejections
     ]
-    size = {"width": view.shape[1], "height": view.shape[0]}
-    return {**size, "image": _data_url(Image.fromarray(view), "JPEG"), "found": found, "rejected": rejected}
+    size = {"width": shown.shape[1], "height": shown.shape[0]}
+    return {**size, "image": _encode(Image.fromarray(shown), "jpeg"), "found": found, "rejected": rejected}
 
 
-def steps_view(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
+def steps_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
     """Describe every step: each text alive, where it was proposed as a heat map, its score, and what became of it."""
-    view = fit_long_side(image, *_STEP_PX)
+    shown = fit_long_side(image, *_STEP_PX)
     steps = segmentation.trace.steps if segmentation.trace else ()
     return {
-        "image": _data_url(Image.fromarray(dim(view)), "JPEG"),
-        "width": view.shape[1],
-        "height": view.shape[0],
-        "steps": [_step_view(number, step, segmentation) for number, step in enumerate(steps, 1)],
+        "image": _encode(Image.fromarray(dim(shown)), "jpeg"),
+        "width": shown.shape[1],
+        "height": shown.shape[0],
+        "steps": [_step_payload(number, step, segmentation) for number, step in enumerate(steps, 1)],
     }
 
 
-def _step_view(number: int, step: Step, segmentation: Segmentation) -> dict[str, Any]:
+def _step_payload(number: int, step: Step, segmentation: Segmentation) -> dict[str, Any]:
     reasons = {one.text: one.reason for one in segmentation.rejections if one.step == number}
     maps = step.maps.float().cpu().numpy()
     cells = [
@@ -70,7 +70,7 @@ def _step_view(number: int, step: Step, segmentation: Segmentation) -> dict[str,
             "score": round(float(step.scores[i]), 4),
             "kept": text not in reasons,
             "reason": reasons.get(text, ""),
-            "heat": _data_url(_heat_map(maps[i]), "PNG"),
+            "heat": _encode(_heat_map(maps[i]), "png"),
         }
         for i, text in enumerate(step.texts)
     ]
@@ -78,12 +78,17 @@ def _step_view(number: int, step: Step, segmentation: Segmentation) -> dict[str,
 
 
 def _heat_map(proposal: Float[ndarray, "h w"]) -> Image.Image:
-    """Colour a proposal, one pixel per patch: the cooler, the more transparent. The browser enlarges it."""
+    """Color a proposal, one pixel per patch: the cooler, the more transparent. The browser enlarges it."""
     opacity = np.round(255 * heat_opacity(proposal)).astype(np.uint8)
     return Image.fromarray(np.dstack([heat(proposal), opacity]))
 
 
-def _data_url(picture: Image.Image, format_: str) -> str:
+def data_url(content: bytes, format_: str) -> str:
+    """Write the content of a picture's file as a URL that holds all of it."""
+    return f"data:image/{format_};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _encode(picture: Image.Image, format_: str) -> str:
     file = io.BytesIO()
     picture.save(file, format=format_, quality=_JPEG_QUALITY)
-    return f"data:image/{format_.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return data_url(file.getvalue(), format_)
