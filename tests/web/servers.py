@@ -51,7 +51,7 @@ def serving(arguments: Sequence[str], folder: Path, **variables: str) -> Iterato
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
         **{
             "TMPDIR": str(temporary),
-            "XDG_CACHE_HOME": str(folder / "cache"),
+            "CLIP_AS_RNN_CACHE": str(folder / "cache"),
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
