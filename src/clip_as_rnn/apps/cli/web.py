@@ -1,16 +1,18 @@
 """The command `car web`: a page on which to try pictures and texts."""
 
+import os
 from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from clip_as_rnn.apps.cli.console import say
 from clip_as_rnn.apps.cli.options import Device, DtypeName, Judge, Model, Preset
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
 from clip_as_rnn.presets import find_preset
 
-# `clip_as_rnn.apps.web.server` is imported inside the command: it loads torch and Gradio, which --help must not.
+# What loads torch or Gradio is imported inside the command, for --help must not wait for it.
 
 PORT = 7860
 PASSWORD_VARIABLE = "CAR_WEB_PASSWORD"
@@ -48,7 +50,11 @@ def web(  # noqa: PLR0913 - one parameter per option
     config = with_settings(find_preset(preset), chosen)
     if find_spec("gradio") is None:
         raise DependencyError("The web page needs Gradio; install it with: pip install 'clip-as-rnn[web]'.")
+    from clip_as_rnn.apps.cli.segment import parse_dtype
     from clip_as_rnn.apps.web.server import Address, serve
+    from clip_as_rnn.loading import load_segmenter
 
     address = Address(host=host, port=port, user=user, password=password, names=name or ())
-    serve(config, address, device=device, dtype=dtype)
+    os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
+    say("Loading the models")
+    serve(load_segmenter(config, device=device, dtype=parse_dtype(dtype)), address, say)

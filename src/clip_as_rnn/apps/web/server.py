@@ -1,25 +1,22 @@
-"""Start the page: load the models once, listen, and leave nothing behind."""
+"""Serve the page: where, to whom, in which looks; and leave nothing behind."""
 
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from clip_as_rnn import loading
-from clip_as_rnn.apps.cli.console import say
-from clip_as_rnn.apps.cli.segment import parse_dtype
 from clip_as_rnn.apps.web import components
 from clip_as_rnn.apps.web.guard import Guard
 from clip_as_rnn.apps.web.page import create_demo
 from clip_as_rnn.apps.web.uploads import MAX_BYTES
-from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.segmenter import Segmenter
 
 _SESSIONS = 200  # open pages that the server remembers
 _FONTS = ("system-ui", "sans-serif")
@@ -49,19 +46,15 @@ class Address:
             raise InputError("Expected a user and a password, but got only one; give both, or none for an open page.")
 
 
-def serve(config: SegmenterConfig, address: Address, *, device: str = "auto", dtype: str = "auto") -> None:
-    """Load the models and serve the page until Ctrl-C or SIGTERM.
+def serve(segmenter: Segmenter[Any], address: Address, announce: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, after which nothing of its visitors is left.
 
     Raises:
-        InputError: a device or precision that is not there, or an address that is taken.
-        WeightsError: weights that cannot be had.
+        InputError: the address cannot be listened on.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ending it from outside tidies up, too
-    os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
-    say("Loading the models")
-    segmenter = loading.load_segmenter(config, device=device, dtype=parse_dtype(dtype))
     with own_folder(), listening(create_demo(segmenter), address) as url:
-        say(f"The page is at {url} ; Ctrl-C ends it.")
+        announce(f"The page is at {url} ; Ctrl-C ends it.")
         threading.Event().wait()
 
 
