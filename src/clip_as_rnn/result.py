@@ -10,7 +10,7 @@ import numpy as np
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import grow_maps
-from clip_as_rnn.types import LabelMap, Masks, PatchMaps, Scores, SoftMasks
+from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +73,32 @@ class Rejection:
     step: int
     score: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefinementPictures:
+    """What SAM saw in the place of one mask, every so many-th pixel of it.
+
+    Attributes:
+        before: the mask as the dense CRF left it, (h, w).
+        candidates: the masks of SAM whose union was compared with it, (k, h, w).
+        after: the mask that stayed or came, (h, w); another text may have taken pixels from it since.
+    """
+
+    before: Mask
+    candidates: Masks
+    after: Mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refinement:
+    """Whether SAM's masks replaced the mask of text `index`, what their IoU was, and why it was decided so."""
+
+    index: int
+    replaced: bool
+    iou: float
+    reason: str
+    pictures: RefinementPictures | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

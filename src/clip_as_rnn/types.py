@@ -16,6 +16,7 @@ Pixels: TypeAlias = Float[Tensor, "b 3 H W"]  # normalised and sized as the CLIP
 Features: TypeAlias = Float[Tensor, "n d"]  # of length 1
 PatchMaps: TypeAlias = Float[Tensor, "n gh gw"]  # one value per patch
 SoftMasks: TypeAlias = Float[Tensor, "n h w"]  # in [0, 1], one per text
+Mask: TypeAlias = Bool[ndarray, "h w"]
 Masks: TypeAlias = Bool[ndarray, "n h w"]
 Scores: TypeAlias = Float[ndarray, " n"]  # in [0, 1]
 LabelMap: TypeAlias = Int[ndarray, "h w"]  # 0 is background

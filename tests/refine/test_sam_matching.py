@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.refine.sam import match_masks
 from clip_as_rnn.refine.sam.matching import MatchRules, count_overlaps, intersection_over_minimum, match_each
+from clip_as_rnn.refine.sam.text_masks import TextMasks
 
 PAPER = {"iom_threshold": 0.6, "overlap_floor": 0.05, "iou_threshold": 0.7}
 STRICT = {"iom_threshold": 0.7, "overlap_floor": 0.2, "iou_threshold": 0.7}
@@ -57,10 +58,11 @@ CAR = {
 )
 def test_the_worked_fixture(name, setup, iom, indices, iou, replaces):
     mask, (candidates, rules) = CAR[name], setup
-    shared, areas = count_overlaps(mask[None], candidates)
+    masks = TextMasks(mask[None], 1)
+    shared, areas = count_overlaps(masks, candidates)
     measured = intersection_over_minimum(shared[0], areas, int(mask.sum()), rules["overlap_floor"])
     np.testing.assert_allclose(measured, iom)
-    (match,) = match_each(mask[None], candidates, MatchRules(**rules))
+    ((_, match),) = match_each(masks, candidates, MatchRules(**rules))
     assert (match.indices, match.replaces) == (indices, replaces)
     assert match.iou == pytest.approx(iou)
     union = candidates[list(indices)].any(0)
@@ -69,7 +71,7 @@ def test_the_worked_fixture(name, setup, iom, indices, iou, replaces):
 
 
 def test_an_empty_mask_is_skipped_and_stays_empty():
-    assert list(match_each(CAR["E"][None], SAM, MatchRules(**PAPER))) == [None]
+    assert list(match_each(TextMasks(CAR["E"][None], 1), SAM, MatchRules(**PAPER))) == []
     assert not match_masks(CAR["E"][None], SAM, iom_threshold=0.0, overlap_floor=0.0, iou_threshold=None).any()
 
 
@@ -168,7 +170,7 @@ def test_images_of_one_line_work(shape):
 @pytest.mark.parametrize("floor", [0.0, 0.05])
 def test_a_candidate_without_pixels_never_belongs(floor):
     candidates = np.concatenate([np.zeros((1, 8, 10), bool), SAM[:1]])
-    (match,) = match_each(SAM[:1], candidates, MatchRules(0.0, floor, 0.7))
+    ((_, match),) = match_each(TextMasks(SAM[:1], 1), candidates, MatchRules(0.0, floor, 0.7))
     assert match.indices == (1,)
 
 

@@ -53,8 +53,8 @@ def load_clip(
             f"The model folder '{folder}' holds no {missing}; a CLIPModel folder of Hugging Face has both."
         )
     try:
-        _read_json(folder / "config.json")
-        with _quiet_transformers(), torch.inference_mode(False):  # else nothing could be pulled back through it
+        read_json(folder / "config.json")
+        with quiet_transformers(), torch.inference_mode(False):  # else nothing could be pulled back through it
             model, report = CLIPModel.from_pretrained(
                 folder, use_safetensors=True, dtype=dtype, local_files_only=True, output_loading_info=True
             )
@@ -62,7 +62,7 @@ def load_clip(
         preparation = _read_preparation(folder, int(model.config.vision_config.image_size))
         scale = _read_logit_scale(weights)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"The model in '{folder}' cannot be read: {_first_line(error)}.") from error
+        raise WeightsError(f"The model in '{folder}' cannot be read: {first_line(error)}.") from error
     if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
         others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise WeightsError(f"The model in '{folder}' lacks the weights {lacking[0]}{others}.")
@@ -70,8 +70,20 @@ def load_clip(
         return Clip(model.to(device), tokenizer, preparation, fingerprint(folder), scale)
 
 
-def find_folder(source: str | Path, *, cache_dir: str | Path | None = None) -> Path:
+def find_folder(
+    source: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    expected: str = "a CLIPModel folder, a Hugging Face id or 'tiny'",
+    way_out: str = "give a local folder with --model and --classifier, or use the bundled model with --preset tiny",
+) -> Path:
     """Turn a model's name into the folder that holds its files, fetching them if they are on the Hub.
+
+    Args:
+        source: a local folder, a Hugging Face id, or "tiny".
+        cache_dir: where models of the Hub are kept and looked for.
+        expected: what would be right, for the message on a folder that is not there.
+        way_out: what helps where there is no network, for the message on weights that cannot be had.
 
     Raises:
         InputError: `source` reads as a path and there is nothing there.
@@ -87,16 +99,13 @@ def find_folder(source: str | Path, *, cache_dir: str | Path | None = None) -> P
     except (OSError, RuntimeError):  # a name too long, no such user
         is_id = None
     if not is_id:
-        raise InputError(
-            f"There is no model folder {str(source)!r}; give a CLIPModel folder, a Hugging Face id or 'tiny'."
-        )
+        raise InputError(f"There is no model folder {str(source)!r}; give {expected}.")
     try:
         return _fetch(str(source), cache_dir)
     except (OSError, ValueError, RuntimeError) as error:  # every error of the Hub's client is one of these
         raise WeightsError(
-            f"The weights of '{source}' are not in the cache and cannot be fetched now ({_first_line(error)}). "
-            f"Fetch them where there is a network with `hf download {source}`, give a local folder with --model and "
-            "--classifier, or use the bundled model with --preset tiny."
+            f"The weights of '{source}' are not in the cache and cannot be fetched now ({first_line(error)}). "
+            f"Fetch them where there is a network with `hf download {source}`, {way_out}."
         ) from error
 
 
@@ -146,7 +155,7 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
 def _read_preparation(folder: Path, side_px: int) -> PreprocessorConfig:
     """Read mean and deviation from preprocessor_config.json; CLIP's own where the file or a field is missing."""
     path = folder / "preprocessor_config.json"
-    settings = _read_json(path) if path.is_file() else {}
+    settings = read_json(path) if path.is_file() else {}
     red, green, blue = (float(value) for value in settings.get("image_mean", _CLIP_MEAN))
     red_std, green_std, blue_std = (float(value) for value in settings.get("image_std", _CLIP_STD))
     return PreprocessorConfig(side_px, (red, green, blue), (red_std, green_std, blue_std))
@@ -161,7 +170,7 @@ def _read_logit_scale(files: Sequence[Path]) -> float | None:
     return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one object.
 
     Raises:
@@ -174,7 +183,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep the loader's bars and remarks off the terminal while it works."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
@@ -188,5 +197,6 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Shorten an error to one line without its full stop, to be quoted in a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,9 +7,11 @@ A box is x0, y0, x1, y1 in pixel indices, both ends inclusive, as SAM's own gene
 from typing import overload
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, from_numpy
+
+from clip_as_rnn.types import Mask
 
 Array = ndarray | Tensor
 
@@ -41,7 +43,7 @@ def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " m"], iou
     return from_numpy(kept).to(boxes.device) if isinstance(boxes, Tensor) else kept
 
 
-def mask_box(mask: Bool[ndarray, "h w"]) -> Int[ndarray, "4"]:
+def mask_box(mask: Mask) -> Int[ndarray, "4"]:
     """Frame the true pixels of one mask; zeros where there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:

@@ -4,7 +4,7 @@ A candidate belongs to a mask if the larger of the two shares that their overlap
 of those that belong replaces the mask if both still agree well enough (IoU). Arithmetic on pixels alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
@@ -14,8 +14,8 @@ from numpy import ndarray
 from torch import Tensor, from_numpy
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.refine.sam.boxes import mask_box
-from clip_as_rnn.types import Masks
+from clip_as_rnn.refine.sam.text_masks import TextMasks
+from clip_as_rnn.types import Mask
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ class Candidates(Protocol):
     def __len__(self) -> int:
         """Count them."""
 
-    def __getitem__(self, index: int, /) -> Bool[ndarray, "h w"]:
+    def __getitem__(self, index: int, /) -> Mask:
         """Decode one."""
 
 
@@ -49,7 +49,7 @@ class Match:
     """What was found for one mask: the candidates that belong, their union, how well it agrees, and the verdict."""
 
     indices: tuple[int, ...]
-    union: Bool[ndarray, "h w"]
+    union: Mask
     iou: float
     replaces: bool
 
@@ -108,44 +108,55 @@ def match_masks(
     if mine.shape[1:] != others.shape[1:] and len(others):
         raise InputError(f"Expected candidates of the masks' size {mine.shape[1:]}, but got {others.shape[1:]}.")
     refined = mine.copy()
-    for i, match in enumerate(match_each(mine, others, MatchRules(iom_threshold, overlap_floor, iou_threshold))):
-        if match is not None and match.replaces:
+    rules = MatchRules(iom_threshold, overlap_floor, iou_threshold)
+    for i, match in match_each(TextMasks(mine, len(mine)), others, rules):
+        if match.replaces:
             refined[i] = match.union
     return from_numpy(refined).to(masks.device) if isinstance(masks, Tensor) else refined
 
 
-def match_each(masks: Masks, candidates: Candidates, rules: MatchRules) -> Iterator[Match | None]:
-    """Match one mask after the other; None for an empty mask, and for all where there are no candidates.
+def match_each(
+    masks: TextMasks, candidates: Candidates, rules: MatchRules, order: Iterable[int] | None = None
+) -> Iterator[tuple[int, Match]]:
+    """Match one mask after the other, in the order given or as they lie; empty ones are left out.
 
-    Holds one candidate at a time beside the masks, however many there are.
+    Yields nothing where there are no candidates. Holds one candidate at a time, however many there are.
     """
-    mask_areas = masks.sum((1, 2), dtype=np.int64)
     shared, areas = count_overlaps(masks, candidates)
-    for i, mask in enumerate(masks):
-        if mask_areas[i] == 0 or len(candidates) == 0:
-            yield None
+    for i in range(len(masks)) if order is None else order:
+        mask = masks[i]
+        mask_area = int(np.count_nonzero(mask))
+        if mask_area == 0 or len(candidates) == 0:
             continue
-        iom = intersection_over_minimum(shared[i], areas, int(mask_areas[i]), rules.overlap_floor)
+        iom = intersection_over_minimum(shared[i], areas, mask_area, rules.overlap_floor)
         chosen = np.flatnonzero(iom > rules.iom_threshold)
         indices = tuple(int(j) for j in chosen) or (int(iom.argmax()),)
-        union = candidates[indices[0]].copy()
-        for j in indices[1:]:
-            union |= candidates[j]
-        iou = float(np.count_nonzero(union & mask) / np.count_nonzero(union | mask))
-        yield Match(indices, union, iou, rules.iou_threshold is None or iou > rules.iou_threshold)
+        yield i, judge(mask, join(candidates, indices), indices, rules.iou_threshold)
 
 
-def count_overlaps(masks: Masks, candidates: Candidates) -> tuple[Int[ndarray, "n m"], Int[ndarray, " m"]]:
+def join(candidates: Candidates, indices: Sequence[int]) -> Mask:
+    """Unite some candidates, one or more."""
+    union = candidates[indices[0]].copy()
+    for j in indices[1:]:
+        union |= candidates[j]
+    return union
+
+
+def judge(mask: Mask, union: Mask, indices: tuple[int, ...], iou_threshold: float | None) -> Match:
+    """Say whether the union of some candidates agrees well enough with a mask to replace it."""
+    joined = np.count_nonzero(union | mask)
+    iou = float(np.count_nonzero(union & mask) / joined) if joined else 0.0
+    return Match(indices, union, iou, iou_threshold is None or iou > iou_threshold)
+
+
+def count_overlaps(masks: TextMasks, candidates: Candidates) -> tuple[Int[ndarray, "n m"], Int[ndarray, " m"]]:
     """Count the pixels that every mask shares with every candidate, and those of every candidate."""
     shared = np.zeros((len(masks), len(candidates)), dtype=np.int64)
     areas = np.zeros(len(candidates), dtype=np.int64)
     for j in range(len(candidates)):
         candidate = candidates[j]
-        left, top, right, bottom = mask_box(candidate)
-        part = candidate[top : bottom + 1, left : right + 1]
-        areas[j] = np.count_nonzero(part)
-        for i, mask in enumerate(masks):
-            shared[i, j] = np.count_nonzero(mask[top : bottom + 1, left : right + 1] & part)
+        areas[j] = np.count_nonzero(candidate)
+        shared[:, j] = masks.count_shared(candidate)
     return shared, areas
 
 
