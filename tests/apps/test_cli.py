@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,7 @@ from PIL import Image
 
 import clip_as_rnn
 import command
-from clip_as_rnn.apps.cli import commands as cli
-from clip_as_rnn.apps.cli import main
+from clip_as_rnn.apps.cli import main, segment
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import WeightsError
 from clip_as_rnn.loading import load_segmenter
@@ -101,6 +100,30 @@ def test_one_broken_image_does_not_stop_the_others(car: Callable[..., Ending], p
     assert len(lines) == 2
     assert lines[0].startswith("Error: Expected an image, but 'broken.jpg' is none of ")
     assert lines[1] == "Error: No image at 'gone.png'; check the path."
+    assert files_in(Path("out")) == ["photo.json"]
+
+
+def test_a_folder_that_cannot_be_listed_and_a_pipe_do_not_stop_the_others(
+    car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Path("secret").mkdir()
+    os.mkfifo("pipe.png")
+    listed = Path.iterdir
+
+    def deny(folder: Path) -> Iterator[Path]:
+        if folder.name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    end = car("segment", "secret", "pipe.png", "photo.png", "-t", "cat", "-f", "json")
+    assert (end.code, end.err.splitlines()) == (
+        2,
+        [
+            "Error: The folder 'secret' cannot be listed: Permission denied.",
+            "Error: Expected an image file, but 'pipe.png' is a pipe; save what it gives to a file first.",
+        ],
+    )
     assert files_in(Path("out")) == ["photo.json"]
 
 
@@ -272,7 +295,7 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
     monkeypatch.setattr("clip_as_rnn.ops.coco.encode", interrupt)  # amid the JSON
     end = car("segment", "photo.png", "-t", "cat", "-f", "json,npz")
     assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
-    assert files_in(Path("out")) == ["photo.npz"]
+    assert files_in(Path("out")) == []
 
 
 def test_a_text_too_long_for_the_bundled_clip_is_said_in_one_line(
@@ -304,7 +327,7 @@ def test_demo_writes_overlay_figure_labels_and_json(
     monkeypatch: pytest.MonkeyPatch,
     loads: list[tuple[SegmenterConfig, str, str]],
 ):
-    monkeypatch.setattr(cli, "DEMO_IMAGE", photo)
+    monkeypatch.setattr(segment, "DEMO_IMAGE", photo)
     end = car("demo")
     assert end.code == 0
     assert files_in(Path("out/demo")) == [
@@ -315,7 +338,7 @@ def test_demo_writes_overlay_figure_labels_and_json(
         "photo_overlay.png",
     ]
     assert loads == [(PRESETS["tiny"], "auto", "auto")]
-    assert all(text in end.out for text in cli.DEMO_TEXTS)
+    assert all(text in end.out for text in segment.DEMO_TEXTS)
     assert str(Path("out/demo/photo_figure.png")) in end.out.splitlines()[-1]
 
 
@@ -357,6 +380,29 @@ def test_start_is_light(code: str):
     check = f"{code}; import sys; print(sorted({{'torch', 'transformers', 'cv2', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def _car(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    words = [sys.executable, "-m", "clip_as_rnn.apps.cli.main", *arguments]
+    return subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+@pytest.mark.parametrize("arguments", [("presets",), ("presets", "--json"), ("--help",), ("--version",)])
+def test_a_full_device_ends_with_one_line_and_code_2(arguments: tuple[str, ...]):
+    with Path("/dev/full").open("w") as full:
+        done = _car(*arguments, stdout=full)
+    line = "Error: What is to be said cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_ctrl_c_while_loading_ends_with_one_line_and_code_130(tmp_path: Path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")  # the first thing that takes time to load
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = _car("presets", stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted; every file that was written is complete.\n"
 
 
 def test_every_public_name_resolves():

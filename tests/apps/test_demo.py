@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from clip_as_rnn.apps.cli import commands as cli
-from clip_as_rnn.apps.cli import main
+from clip_as_rnn.apps.cli import main, segment
 
 ABSENT = {"cat", "banana"}
 
@@ -26,9 +25,9 @@ def test_the_demo_finds_what_is_there_rejects_what_is_not_and_its_files_agree(
     content = json.loads((tmp_path / "park.json").read_text())
     found = {one["text"]: one for one in content["found"]}
     rejected = {one["text"] for one in content["rejected"]}
-    assert set(found) == set(cli.DEMO_TEXTS) - ABSENT
+    assert set(found) == set(segment.DEMO_TEXTS) - ABSENT
     assert rejected == ABSENT
-    with Image.open(tmp_path / "park_labels.png") as picture, Image.open(cli.DEMO_IMAGE) as photo:
+    with Image.open(tmp_path / "park_labels.png") as picture, Image.open(segment.DEMO_IMAGE) as photo:
         labels = np.asarray(picture)
         assert labels.shape == photo.size[::-1]
     for one in found.values():

@@ -1,10 +1,11 @@
-"""From words on a command line to settings and names of results."""
+"""From words on a command line to texts and settings."""
 
 from pathlib import Path
 
 import pytest
 
-from clip_as_rnn.apps.cli.parsing import parse_settings, unique_stems
+from clip_as_rnn.apps.cli.parsing import gather_texts, parse_settings
+from clip_as_rnn.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -28,17 +29,20 @@ def test_settings_are_read_as_their_type(assignment: str, value: object):
     assert parse_settings([assignment]) == {name: value}
 
 
-def test_stems_never_meet_and_know_no_order():
-    names = ("x/a.png", "x/A.jpg", "b.png", "c_labels.png", "y/b.png", "a_png.gif", "c.gif", "é" * 120 + ".png")
-    paths = [Path(name) for name in names]
-    stems = dict(zip(paths, unique_stems(paths), strict=True))
-    plain = [stems[path].partition("-")[0] for path in paths[:-1]]  # without the digests
-    assert plain == ["a_png", "A_jpg", "b_png", "c_labels_png", "b_png", "a_png_gif", "c"]
-    assert len({stem.casefold() for stem in stems.values()}) == len(paths)
-    assert all(len(stem.encode()) <= 220 for stem in stems.values())
-    assert dict(zip(paths[::-1], unique_stems(paths[::-1]), strict=True)) == stems
+def test_texts_come_from_a_file_of_limited_size(tmp_path: Path):
+    (tmp_path / "texts.txt").write_text("# animals\ncat\n", encoding="utf-8-sig")
+    assert gather_texts(["dog"], tmp_path / "texts.txt") == ["dog", "cat"]
+    with pytest.raises(InputError, match=r"^Expected a texts file of at most 10,000,000 bytes, but '/dev/zero' is lar"):
+        gather_texts([], Path("/dev/zero"))
 
 
-@pytest.mark.parametrize("names", [("a.png",), ("a.png", "b.png")])
-def test_a_stem_of_its_own_stays(names: tuple[str, ...]):
-    assert unique_stems([Path(name) for name in names]) == [Path(name).stem for name in names]
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("contrast_texts=a\udc80", r"^Expected settings in Unicode, but got 'contrast_texts=a\\udc80'; check"),
+        ("templates=" + "[" * 5000, "^The value of setting `templates` has too many brackets"),
+    ],
+)
+def test_values_that_cannot_be_read_are_said(assignment: str, message: str):
+    with pytest.raises(InputError, match=message):
+        parse_settings([assignment])

@@ -1,29 +1,30 @@
 """Results to files: pictures, label maps, masks, JSON with COCO run lengths, arrays.
 
-Every file is written beside its name and then moved there, so that none is ever seen half-written, whatever interrupts.
-The JSON is the record of a run: it goes first and comes last, so that where it is, all is. Knows nothing of models;
-what is to be said of the image and of the settings is passed in.
+What a run makes of one picture is staged beside its place and then moved there, in the place of what an earlier run
+made of it; the JSON, which records the run, goes first and comes last. So whatever interrupts, no file is half-written,
+files of two runs never stand side by side, and where the JSON is, all is.
 """
 
 import json
 import re
-import shutil
-import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
-from uuid import uuid4
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.io.atomic import staging, write_json
+from clip_as_rnn.io.images import DAMAGE, quiet_pillow
+from clip_as_rnn.io.label_maps import write_label_map
 from clip_as_rnn.ops import encode_rle
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import RgbImage
@@ -35,8 +36,9 @@ Format = Literal["overlay", "figure", "labels", "masks", "json", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 BACKGROUND = "background"  # the name of label 0
-_MAX_UINT8 = 255
 _NAME_BYTES = 80  # of a text in a file name; file systems allow 255 for all of it
+_SIGNATURE = ("Software", "clip-as-rnn")  # in the PNG of a mask: it is ours to replace
+_OF_A_RUN = ("seconds", "notes", "formats")  # what may differ in the JSON of two runs with the same result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,26 +56,11 @@ class Result:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make a folder and try to write to it, before any work is done for it.
-
-    Raises:
-        InputError: it cannot be made, or nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        message = f"Expected an output folder that can be written, but got {str(folder)!r}: {reason}."
-        raise InputError(message) from error
-
-
 def save(result: Result, folder: Path, *, stem: str, formats: Sequence[Format]) -> list[Path]:
-    """Write a result in each format. An earlier JSON of that stem is removed first and the new one written last.
+    """Write a result in each format, in the place of what an earlier run wrote under that stem.
 
-    Of an earlier run's masks those go that its JSON names; other files in their folder are left alone.
+    Outputs that the earlier run's JSON records in other formats go, too, unless its result is the same as this one's;
+    then the JSON names the formats of both. In the folder of masks, files of somebody else are left alone.
 
     Returns the paths written, in the order of `FORMATS`; for `masks`, the folder that holds one PNG per text.
 
@@ -81,16 +68,19 @@ def save(result: Result, folder: Path, *, stem: str, formats: Sequence[Format]) 
         InputError: a file cannot be written, or the figure is asked without a trace.
     """
     (record,) = _targets(folder, stem, "json")
-    before = _recorded_masks(record)
+    earlier = read_record(record)
     try:
-        if "json" in formats:
-            record.unlink(missing_ok=True)
-        for name in (name for name in FORMATS if name in formats and name not in ("masks", "json")):
-            _WRITERS[name](result, *_targets(folder, stem, name))
-        if "masks" in formats:
-            _write_masks(result, *_targets(folder, stem, "masks"), before=before)
-        if "json" in formats:
-            _write_json(record, to_json(result))
+        with staging(folder, stem) as stage:
+            for name in (name for name in FORMATS if name in formats and name != "json"):
+                _WRITERS[name](result, *_targets(stage, stem, name))
+            recorded = recorded_formats(earlier)
+            content = to_json(result) if "json" in (*formats, *recorded) else {}
+            keeps = _is_same_result(earlier, content)
+            standing = tuple(name for name in FORMATS if name in formats or (keeps and name in recorded))
+            if "json" in standing:
+                write_json(stage / record.name, {**content, "formats": list(standing)})
+            leaving = (*formats, "json") if keeps else (*formats, *recorded)
+            _move_in(stage, folder, stem, leaving)
     except OSError as error:
         raise InputError(f"The results cannot be written to {str(folder)!r}: {error.strerror or error}.") from error
     return planned_paths(folder, stem, formats)
@@ -103,6 +93,75 @@ def planned_paths(folder: Path, stem: str, formats: Sequence[Format]) -> list[Pa
 
 def _targets(folder: Path, stem: str, name: Format) -> tuple[Path, ...]:
     return tuple(folder / f"{stem}{ending}" for ending in _ENDINGS[name])
+
+
+def _move_in(stage: Path, folder: Path, stem: str, leaving: Sequence[str]) -> None:
+    """Take away the earlier outputs in the formats `leaving`, the JSON first, and move in what is staged, it last."""
+    (record,) = _targets(folder, stem, "json")
+    (masks,) = _targets(folder, stem, "masks")
+    old = planned_paths(folder, stem, [name for name in FORMATS if name in leaving])
+    new = [path for path in planned_paths(stage, stem, FORMATS) if path.exists()]
+    for path in new:
+        if (folder / path.name).exists() and (folder / path.name).is_dir() != path.is_dir():
+            raise FileExistsError(17, f"{path.name} is in the way", str(folder / path.name))
+    aside = stage / "before"
+    aside.mkdir()
+    for path in sorted(old, key=lambda path: path != record):
+        if path.is_file():
+            path.replace(aside / path.name)
+        elif path == masks and path.is_dir():
+            _take_away_masks(path, aside)
+    for path in sorted(new, key=lambda path: path.name == record.name):
+        target = folder / path.name
+        if target.is_dir():  # it holds files of somebody else
+            for mask in path.iterdir():
+                mask.replace(target / mask.name)
+        else:
+            path.replace(target)
+
+
+def _take_away_masks(masks: Path, aside: Path) -> None:
+    """Remove what we wrote into a folder of masks, all of it at once if nothing else is in it."""
+    ours = [path for path in masks.iterdir() if _is_ours(path)]
+    if len(ours) == sum(1 for _ in masks.iterdir()) and not masks.is_symlink():
+        masks.replace(aside / masks.name)
+        return
+    for path in ours:
+        path.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file is a mask that we wrote."""
+    key, value = _SIGNATURE
+    if not path.is_file() or path.suffix != ".png":
+        return False
+    with suppress(*DAMAGE), quiet_pillow(), Image.open(path, formats=["PNG"]) as picture:
+        return bool(picture.info.get(key) == value)
+    return False
+
+
+def _is_same_result(earlier: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Tell whether two descriptions are of one result, so that files of both may stand side by side."""
+    return bool(earlier) and _lasting(earlier) == json.loads(json.dumps(_lasting(content)))
+
+
+def _lasting(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in _OF_A_RUN}
+
+
+def read_record(path: Path) -> Mapping[str, Any]:
+    """Read the JSON of an earlier run; empty where there is none or where it is another's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def recorded_formats(record: Mapping[str, Any]) -> tuple[Format, ...]:
+    """List the formats in which the JSON of an earlier run says that its outputs are; none where it is another's."""
+    named = record.get("formats")
+    return tuple(name for name in FORMATS if name in named) if isinstance(named, list) and "queries" in record else ()
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -145,113 +204,39 @@ def mask_name(label: int, text: str) -> str:
 
 
 def _write_overlay(result: Result, path: Path) -> None:
-    _write_png(path, Image.fromarray(draw_overlay(result.image, result.segmentation)))
+    Image.fromarray(draw_overlay(result.image, result.segmentation)).save(path)
 
 
 def _write_figure(result: Result, path: Path) -> None:
-    _write_png(path, Image.fromarray(draw_recurrence(result.image, result.segmentation)))
+    Image.fromarray(draw_recurrence(result.image, result.segmentation)).save(path)
 
 
 def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
-    """Write the label map, 8 bits with a palette while that holds all labels, else 16 bits; and the labels' names."""
-    labels, count = result.segmentation.label_map(), len(result.segmentation.texts)
-    if count <= _MAX_UINT8:
-        picture = Image.fromarray(labels.astype(np.uint8))
-        picture.putpalette([0, 0, 0, *colors(count).flatten().tolist()])
-    else:
-        picture = Image.fromarray(labels.astype(np.uint16))
-    _write_png(path, picture)
-    names = [BACKGROUND, *result.segmentation.texts]
-    _write_json(classes_path, {str(label): name for label, name in enumerate(names)})
+    """Write the label map, and the labels' names."""
+    texts = result.segmentation.texts
+    write_label_map(path, result.segmentation.label_map(), palette=colors(len(texts)))
+    write_json(classes_path, {str(label): name for label, name in enumerate([BACKGROUND, *texts])})
 
 
-def _write_masks(result: Result, folder: Path, *, before: frozenset[str]) -> None:
-    """Write one black-and-white PNG per text; they take the place of the files named in `before`, all at once."""
-    part = _part(folder)
-    try:
-        part.mkdir()
-        for label, (text, mask) in enumerate(zip(result.segmentation.texts, result.segmentation.masks, strict=True), 1):
-            _write_png(part / mask_name(label, text), Image.fromarray(mask.astype(np.uint8) * 255))
-        _swap_in(part, folder, before)
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def _swap_in(part: Path, folder: Path, before: frozenset[str]) -> None:
-    """Move a complete folder to its place; where that holds files of somebody else, they stay, and ours join them."""
-    written = [path.name for path in part.iterdir()]
-    for name in before.union(written):
-        (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # it is not there, or not empty
-        folder.rmdir()
-    if not folder.is_dir():
-        part.replace(folder)
-        return
-    for name in written:
-        (part / name).replace(folder / name)
-    part.rmdir()
-
-
-def _recorded_masks(record: Path) -> frozenset[str]:
-    """List the names of the masks that an earlier run wrote, by its JSON; none if there is no such JSON."""
-    found = read_record(record).get("found")
-    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    named = [(row.get("label"), row.get("text")) for row in rows]
-    return frozenset(
-        mask_name(label, text) for label, text in named if isinstance(label, int) and isinstance(text, str)
-    )
-
-
-def read_record(path: Path) -> Mapping[str, Any]:
-    """Read the JSON of an earlier run; empty where there is none or where it is another's."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _write_masks(result: Result, folder: Path) -> None:
+    """Write one black-and-white PNG per text."""
+    signature = PngInfo()
+    signature.add_text(*_SIGNATURE)
+    folder.mkdir()
+    for label, (text, mask) in enumerate(zip(result.segmentation.texts, result.segmentation.masks, strict=True), 1):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / mask_name(label, text), pnginfo=signature)
 
 
 def _write_npz(result: Result, path: Path) -> None:
     """Write the arrays; texts are plain unicode arrays, so that nothing needs unpickling."""
     segmentation = result.segmentation
-    with _replacing(path) as file:
-        np.savez_compressed(
-            file,
-            masks=segmentation.masks,
-            scores=segmentation.scores,
-            texts=np.array(segmentation.texts, dtype=np.str_),
-            queries=np.array(segmentation.queries, dtype=np.str_),
-        )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    with _replacing(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # file names that are not Unicode become JSON escapes
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
-    with _replacing(path) as file:
-        picture.save(file, format="PNG")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place at `path` only once it is complete."""
-    part = _part(path)
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:  # Ctrl-C too
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _part(path: Path) -> Path:
-    """Name a place in the same folder, for a move within one file system is atomic."""
-    return path.with_name(f".{uuid4().hex}.part")
+    np.savez_compressed(
+        path,
+        masks=segmentation.masks,
+        scores=segmentation.scores,
+        texts=np.array(segmentation.texts, dtype=np.str_),
+        queries=np.array(segmentation.queries, dtype=np.str_),
+    )
 
 
 _ENDINGS: Mapping[Format, tuple[str, ...]] = {
@@ -266,5 +251,6 @@ _WRITERS: Mapping[Format, Callable[..., None]] = {
     "overlay": _write_overlay,
     "figure": _write_figure,
     "labels": _write_labels,
+    "masks": _write_masks,
     "npz": _write_npz,
 }

@@ -26,7 +26,7 @@ if sys.platform != "win32":
 def staging(folder: Path, name: str) -> Iterator[Path]:
     """Make an empty folder in `folder`, for what is to be moved to its place when complete; it goes at the end.
 
-    Of two runs that stage the same name at once, the second waits for the first.
+    Missing folders are made. Of two runs that stage the same name at once, the second waits for the first.
 
     Raises:
         OSError: it cannot be made.
@@ -51,7 +51,6 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with staging(path.parent, path.name) as part:
         with (part / path.name).open("xb") as file:
             yield file
@@ -105,11 +104,11 @@ def remove_parts(folder: Path) -> None:
 def _locked_folder(part: Path, *, wait: bool = True) -> Iterator[None]:
     """Make a folder if it is not there and hold its lock; without `wait`, BlockingIOError if another holds it."""
     if sys.platform == "win32":  # folders have no locks there; a file that is open cannot be removed by another
-        part.mkdir(exist_ok=True)
+        part.mkdir(parents=True, exist_ok=True)
         yield
         return
     while True:
-        part.mkdir(exist_ok=True)
+        part.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -6,7 +6,6 @@ Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for
 import json
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -15,21 +14,13 @@ from rich.console import Console
 from clip_as_rnn import __version__
 from clip_as_rnn.apps.cli.console import preset_table, presets_json, presets_table, say
 from clip_as_rnn.apps.cli.evaluate import evaluate
-from clip_as_rnn.apps.cli.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
-from clip_as_rnn.apps.cli.parsing import gather_texts, parse_settings
+from clip_as_rnn.apps.cli.segment import demo, segment
 from clip_as_rnn.apps.cli.web import web
-from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import CarError, WeightsError
 from clip_as_rnn.presets import PRESETS, find_preset
 
-# `segment` is imported inside the commands: it loads torch, which takes seconds that --help must not.
-
 Parameters = ParamSpec("Parameters")
 
-DEMO_IMAGE = Path(__file__).parents[2] / "assets" / "demo" / "park.jpg"  # also in examples/
-DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in the picture
-
-_FORMATS = ("overlay", "labels", "masks", "json")
 _MISTAKE, _NO_WEIGHTS, _INTERRUPTED = 2, 3, 130
 _USAGE_ERROR: Any = typer.BadParameter.__base__  # of click, which newer Typers carry under another name
 
@@ -40,25 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")]
-Texts = Annotated[
-    list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; may be repeated.")
-]
-TextsFile = Annotated[
-    Path | None, typer.Option("--texts-file", metavar="FILE", help="Texts, one per line; # begins a comment.")
-]
-FormatNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        *("--format", "-f"),
-        metavar="NAME",
-        help="overlay, figure, labels, masks, json, npz; may be repeated, or joined by commas.",
-        show_default="overlay,labels,masks,json",
-    ),
-]
 
-
-def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+def _guarded(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
     """Turn our errors and Ctrl-C into one line and an exit code; anything else is a bug and shows."""
 
     @wraps(command)
@@ -91,72 +65,6 @@ def _root(
     """Hold the options of `car` itself; the help text is the app's."""
 
 
-@app.command()
-@_ending_well
-def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
-    images: Images,
-    text: Texts = None,
-    texts_file: TextsFile = None,
-    preset: Preset = "default",
-    model: Model = None,
-    classifier: Judge = None,
-    device: Device = "auto",
-    dtype: DtypeName = "auto",
-    cache_dir: CacheDir = None,
-    set_: Assignments = None,
-    output: Output = Path("out"),
-    format_: FormatNames = None,
-    figure: Annotated[bool, typer.Option("--figure", help="Also draw the figure of the recurrence.")] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out images done with these texts and settings.")
-    ] = False,
-) -> None:
-    """Segment pictures by texts: an overlay, a label map, masks and JSON for each."""
-    texts = gather_texts(text or (), texts_file)
-    chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
-    config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
-    from clip_as_rnn.apps.cli.segment import Job, run
-
-    job = Job(
-        images=images,
-        texts=texts,
-        preset=preset,
-        config=config,
-        device=device,
-        dtype=dtype,
-        folder=output,
-        formats=[*(format_ or _FORMATS), *(["figure"] if figure else [])],
-        cache_dir=cache_dir,
-        skip_existing=skip_existing,
-    )
-    if not run(job):
-        raise typer.Exit(_MISTAKE)
-
-
-@app.command()
-@_ending_well
-def demo(
-    preset: Preset = "tiny",
-    model: Model = None,
-    classifier: Judge = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")] = Path(
-        "out/demo"
-    ),
-) -> None:
-    """Segment a bundled picture with the bundled CLIP, offline: the overlay, the recurrence, a label map and JSON."""
-    segment(
-        images=[DEMO_IMAGE],
-        text=list(DEMO_TEXTS),
-        preset=preset,
-        model=model,
-        classifier=classifier,
-        output=output,
-        format_=["overlay", "figure", "labels", "json"],
-    )
-
-
-@app.command()
-@_ending_well
 def presets(
     name: Annotated[str | None, typer.Argument(help="Show all settings of this one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
@@ -169,8 +77,8 @@ def presets(
         Console().print(presets_table() if name is None else preset_table(name, find_preset(name)))
 
 
-app.command()(_ending_well(evaluate))
-app.command()(_ending_well(web))
+for command in (segment, demo, presets, evaluate, web):
+    app.command()(_guarded(command))
 
 
 def run(arguments: Sequence[str]) -> int:

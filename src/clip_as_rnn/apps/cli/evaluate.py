@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clip_as_rnn.apps.cli.options import Assignments, Device, DtypeName, Judge, Model, Output
-from clip_as_rnn.apps.cli.parsing import parse_settings
+from clip_as_rnn.apps.cli.parsing import choose, parse_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
 
@@ -73,11 +73,11 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     options = RunOptions(limit, parse_shard(shard) if shard else Shard(), save_predictions)
     question = Question(
         dataset=row,
-        root=root or scoring.bundled_root(row),
+        root=root or scoring.default_root(row),
         split=split,
-        order=scoring.choose("--passes", order, PassOrder),
-        asking=scoring.choose("--ask", ask, Asking),
-        wording=scoring.choose("--texts", texts, Wording),
+        order=choose("--passes", order, PassOrder),
+        asking=choose("--ask", ask, Asking),
+        wording=choose("--texts", texts, Wording),
     )
     if compare is not None:
         scoring.show_comparison(question, compare, output, limit=limit)

@@ -1,9 +1,7 @@
 """From words on a command line to texts and settings. Loads no model library, so that mistakes show at once."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,9 +9,7 @@ from clip_as_rnn.config import setting_types
 from clip_as_rnn.errors import InputError
 
 _COMMENT = "#"
-_RESERVED_ENDING = "_labels"  # a_labels.json holds the classes of a, and would be the record of a_labels
-_STEM_BYTES = 200  # of 255 that file systems allow; the rest is for endings
-_LAST_LEVEL = 2
+_MAX_BYTES = 10_000_000  # of a file of texts
 
 
 def gather_texts(given: Sequence[str], file: Path | None) -> list[str]:
@@ -27,10 +23,14 @@ def gather_texts(given: Sequence[str], file: Path | None) -> list[str]:
 
 def _read_lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as stream:
+            content = stream.read(_MAX_BYTES + 1)  # of a device, too, there may be more than memory holds
+        lines = content.decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"The texts file {str(file)!r} cannot be read: {reason}.") from error
+    if len(content) > _MAX_BYTES:
+        raise InputError(f"Expected a texts file of at most {_MAX_BYTES:,} bytes, but {str(file)!r} is larger.")
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith(_COMMENT)]
 
 
@@ -59,8 +59,21 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise InputError(f"Expected a setting as NAME=VALUE, but got {assignment!r}.")
+        if any("\ud800" <= char <= "\udfff" for char in assignment):  # bytes of a terminal that were not UTF-8
+            raise InputError(f"Expected settings in Unicode, but got {assignment!r}; check the terminal's encoding.")
         settings[name.strip()] = _parse_value(name.strip(), value.strip(), hints)
     return settings
+
+
+def choose(name: str, value: str, choices: Any) -> Any:
+    """Return a value that is one of a Literal's; `name` is how messages call it.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"Expected {name} to be one of {', '.join(get_args(choices))}, but got {value!r}.")
+    return value
 
 
 def _parse_value(name: str, value: str, hints: Mapping[str, Any]) -> Any:
@@ -86,29 +99,6 @@ def _parse_json(name: str, value: str) -> list[Any]:
         parsed = json.loads(value)
     except json.JSONDecodeError as error:
         raise InputError(f"The value of setting `{name}` is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise InputError(f"The value of setting `{name}` has too many brackets for a list of texts.") from error
     return list(parsed)
-
-
-def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """Name the results of each image after it, whatever the order of the images.
-
-    Images that would share a name, also regardless of case, take their suffix into it (a_jpg, a_png), and if they still
-    do, a digest of their path. So does a name that ends as files of results do: a_labels.json is of a.
-    """
-    levels = [int(path.stem.casefold().endswith(_RESERVED_ENDING)) for path in paths]
-    while True:
-        stems = [_stem(path, level) for path, level in zip(paths, levels, strict=True)]
-        counts = Counter(stem.casefold() for stem in stems)
-        meeting = [i for i, stem in enumerate(stems) if counts[stem.casefold()] > 1 and levels[i] < _LAST_LEVEL]
-        if not meeting:
-            return stems
-        for i in meeting:
-            levels[i] += 1
-
-
-def _stem(path: Path, level: int) -> str:
-    """Name an image's results: by its stem, also by its suffix, or also by a digest of its path."""
-    stem = path.stem.encode(errors="surrogateescape")[:_STEM_BYTES].decode(errors="ignore") or "image"
-    suffix = f"_{path.suffix.removeprefix('.')}" if level > 0 else ""
-    whole = str(path).encode(errors="surrogateescape")
-    return stem + suffix + (f"-{blake2b(whole, digest_size=4).hexdigest()}" if level == _LAST_LEVEL else "")

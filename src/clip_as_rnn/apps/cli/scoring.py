@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 import clip_as_rnn.loading
 from clip_as_rnn.apps.cli.console import say
+from clip_as_rnn.apps.cli.parsing import choose
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
@@ -27,7 +28,6 @@ from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
 _LISTED = 20  # images in a comparison
-_CHECKOUT = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +81,20 @@ def show_comparison(question: Question, runs: tuple[Path, Path], folder: Path, *
     say(f"{contrast.compared} images compared; see {folder / 'comparison.md'}", Console())
 
 
-def bundled_root(dataset: Dataset) -> Path:
-    """Return where a data set lies in the checkout that is at hand.
+def default_root(dataset: Dataset) -> Path:
+    """Return where a data set of the repository's own lies, below the current folder.
 
     Raises:
-        InputError: it is none of the repository's own.
+        InputError: it is not there, or is none of the repository's own.
     """
     if dataset.root is None:
         raise InputError(f"Expected --root, the folder that holds {dataset.title}. {dataset.source}")
-    here = Path(dataset.root)
-    return here if here.is_dir() else _CHECKOUT / dataset.root
-
-
-def choose(name: str, value: str, choices: Any) -> Any:
-    """Return an option's value, which is one of a Literal's.
-
-    Raises:
-        InputError: it is not.
-    """
-    if value not in get_args(choices):
-        raise InputError(f"Expected {name} to be one of {', '.join(get_args(choices))}, but got {value!r}.")
-    return value
+    if not Path(dataset.root).is_dir():
+        raise InputError(
+            f"There is no folder {dataset.root} here, expected to hold {dataset.title}; give it with --root. "
+            f"{dataset.source}"
+        )
+    return Path(dataset.root)
 
 
 def _config(question: Question, loading: Loading) -> SegmenterConfig:

@@ -1,6 +1,7 @@
 """Files of a result: what is read back is what was found, and nothing is ever half-written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export.files import FORMATS, Format, Result, mask_name, planned_paths, prepare_folder, save, to_json
+from clip_as_rnn.export.files import FORMATS, Format, Result, mask_name, planned_paths, read_record, save, to_json
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.visualization.colors import colors
 from fake_results import fake_segmentation
@@ -102,9 +103,12 @@ def test_masks_are_one_file_per_text_and_may_overlap(tmp_path: Path):
             assert np.array_equal(np.asarray(stored), mask * 255)
 
 
-def test_masks_that_an_earlier_run_recorded_are_removed(result: Result, tmp_path: Path):
-    save(_blank(_overlapping(9)), tmp_path, stem="a", formats=["masks", "json"])
-    save(result, tmp_path, stem="a", formats=["masks", "json"])
+@pytest.mark.parametrize("formats", [["masks", "json"], ["masks"]])
+def test_masks_of_an_earlier_run_are_removed_whether_recorded_or_not(
+    result: Result, tmp_path: Path, formats: list[Format]
+):
+    save(_blank(_overlapping(9)), tmp_path, stem="a", formats=formats)
+    save(result, tmp_path, stem="a", formats=formats)
     assert _names(tmp_path / "a_masks") == ["001_cat.png", "002_train-bus.png", "003_红色的-猫.png", "004.png"]
 
 
@@ -130,20 +134,82 @@ def test_another_programs_json_names_no_masks(result: Result, tmp_path: Path, re
     assert (tmp_path / "a.json").read_text() == record
 
 
-@pytest.mark.parametrize("writer", ["_write_png", "_swap_in"])
-def test_an_interrupted_run_leaves_no_json_that_would_call_it_complete(
-    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["draw_overlay", "write_json", "_move_in"])
+def test_an_interrupted_run_leaves_what_was_there(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ):
     save(_blank(_overlapping(2)), tmp_path, stem="a", formats=["overlay", "masks", "json"])
-
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(f"clip_as_rnn.export.files.{writer}", interrupt)
+    before = _files(tmp_path)
+    monkeypatch.setattr(f"clip_as_rnn.export.files.{step}", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(result, tmp_path, stem="a", formats=["overlay", "masks", "json"])
-    assert _names(tmp_path) == ["a_masks", "a_overlay.png"]
-    assert _names(tmp_path / "a_masks") == ["001_text-0.png", "002_text-1.png"]
+    assert _files(tmp_path) == before
+
+
+class _KilledError(BaseException):
+    """Stands for a hard kill: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("moves", range(10))
+def test_a_kill_amid_the_moves_never_leaves_files_of_two_runs(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+):
+    formats: list[Format] = ["overlay", "labels", "masks", "json"]
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, one in ((old, _blank(_overlapping(9))), (new, result), (tmp_path / "out", _blank(_overlapping(9)))):
+        save(one, folder, stem="a", formats=formats)
+    left, replace = [moves], Path.replace
+
+    def count(self: Path, target: Path) -> Path:
+        if self.parent.parent == tmp_path / "out" or self.parent == tmp_path / "out":
+            if left[0] == 0:
+                raise _KilledError
+            left[0] -= 1
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", count)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with pytest.raises(_KilledError):
+        save(result, tmp_path / "out", stem="a", formats=formats)
+    monkeypatch.undo()
+    standing = {name: content for name, content in _files(tmp_path / "out").items() if ".part" not in name}
+    assert standing.items() <= _files(old).items() or standing.items() <= _files(new).items()
+    assert "a.json" not in standing or standing == _files(old)
+    save(result, tmp_path / "out", stem="a", formats=formats)
+    assert _files(tmp_path / "out") == _files(new)
+    assert _names(tmp_path / "out") == _names(new)
+
+
+def test_fewer_formats_of_another_result_take_away_what_was_recorded(result: Result, tmp_path: Path):
+    save(_blank(_overlapping(9)), tmp_path, stem="a", formats=["overlay", "labels", "masks", "json"])
+    (tmp_path / "a_figure.png").write_text("mine")  # no run recorded it
+    save(result, tmp_path, stem="a", formats=["labels"])
+    assert _names(tmp_path) == ["a_figure.png", "a_labels.json", "a_labels.png"]
+
+
+def test_more_formats_of_the_same_result_stand_beside_the_others_and_are_recorded(result: Result, tmp_path: Path):
+    save(result, tmp_path, stem="a", formats=["labels", "masks", "json"])
+    again = Result(replace(result.segmentation, seconds={"clip": 9.0}), result.image, result.about)
+    save(again, tmp_path, stem="a", formats=["npz"])
+    assert _names(tmp_path) == ["a.json", "a.npz", "a_labels.json", "a_labels.png", "a_masks"]
+    assert read_record(tmp_path / "a.json")["formats"] == ["labels", "masks", "json", "npz"]
+
+
+def test_a_folder_in_the_way_is_said_and_nothing_is_touched(result: Result, tmp_path: Path):
+    save(_blank(_overlapping(2)), tmp_path, stem="a", formats=["labels", "json"])
+    (tmp_path / "a_overlay.png").mkdir()
+    before = _files(tmp_path)
+    with pytest.raises(InputError, match=r"a_overlay\.png is in the way"):
+        save(result, tmp_path, stem="a", formats=["overlay", "json"])
+    assert _files(tmp_path) == before
 
 
 def test_arrays_read_back_without_pickle(result: Result, tmp_path: Path):
@@ -202,28 +268,6 @@ def test_the_figure_needs_a_trace(tmp_path: Path):
     with pytest.raises(InputError, match="segment with `trace=True`"):
         save(result, tmp_path, stem="a", formats=["figure"])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_made_and_left_empty(tmp_path: Path):
-    prepare_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "file").touch()
-    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "out", "Not a directory")):
-        with pytest.raises(InputError) as caught:
-            prepare_folder(folder)
-        assert str(caught.value) == f"Expected an output folder that can be written, but got {str(folder)!r}: {reason}."
-    with pytest.raises(InputError, match="embedded null byte"):
-        prepare_folder(Path("a\0b"))
-
-    def deny(**_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", deny)
-    with pytest.raises(InputError, match=r": Permission denied\.$"):
-        prepare_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
