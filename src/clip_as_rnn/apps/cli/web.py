@@ -8,6 +8,7 @@ import typer
 
 from clip_as_rnn.apps.cli.console import say
 from clip_as_rnn.apps.cli.options import Device, DtypeName, Judge, Model, Preset
+from clip_as_rnn.apps.cli.parsing import choose
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
 from clip_as_rnn.presets import find_preset
@@ -50,11 +51,10 @@ def web(  # noqa: PLR0913 - one parameter per option
     config = with_settings(find_preset(preset), chosen)
     if find_spec("gradio") is None:
         raise DependencyError("The web page needs Gradio; install it with: pip install 'clip-as-rnn[web]'.")
-    from clip_as_rnn.apps.cli.segment import parse_dtype
     from clip_as_rnn.apps.web.server import Address, serve
-    from clip_as_rnn.loading import load_segmenter
+    from clip_as_rnn.loading import DType, load_segmenter
 
     address = Address(host=host, port=port, user=user, password=password, names=name or ())
     os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
     say("Loading the models")
-    serve(load_segmenter(config, device=device, dtype=parse_dtype(dtype)), address, say)
+    serve(load_segmenter(config, device=device, dtype=choose("dtype", dtype, DType)), address, say)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_as_rnn import __version__
 from clip_as_rnn.apps.web.controls import base_preset, bounded_texts, chosen_settings
 from clip_as_rnn.apps.web.payload import result_payload, steps_payload
 from clip_as_rnn.apps.web.snippets import as_command, as_python, differences
 from clip_as_rnn.apps.web.uploads import open_picture
 from clip_as_rnn.apps.web.watching import watched
 from clip_as_rnn.apps.web.workers import Job
-from clip_as_rnn.config import SegmenterConfig, flat_settings
+from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.export.files import Format, Result, save
+from clip_as_rnn.export.provenance import describe_provenance
 from clip_as_rnn.io.images import Picture
 from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.prompts.queries import check_texts
@@ -97,7 +97,7 @@ def handle(
     started = time.perf_counter()
     name, preset = request.picture.name, base_preset(request.preset)
     run = (name, texts, preset, differences(chosen.config, PRESETS[preset]))
-    record = {"image": name, "notes": list(picture.notes), "preset": preset, **_provenance(chosen)}
+    record = {"image": name, "notes": list(picture.notes), **describe_provenance(preset, chosen)}
     files = _write(Result(segmentation, picture.pixels, record), new_folder(), request.picture.stem)
     result, steps = (make(picture.pixels, segmentation) for make in (result_payload, steps_payload))
     seconds = {"read": read_s, **segmentation.seconds, "write": time.perf_counter() - started}
@@ -110,15 +110,6 @@ def handle(
         python=as_python(*run),
         **files,
     )
-
-
-def _provenance(segmenter: Segmenter[Any]) -> dict[str, Any]:
-    """Record what made a result: the same that `car segment` records."""
-    return {
-        "settings": flat_settings(segmenter.config),
-        "models": dict(segmenter.describe()),
-        "version": __version__,
-    }
 
 
 def _write(result: Result, folder: Path, stem: str) -> dict[str, Path]:
