@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig, patch_pixels
+from clip_as_rnn.encoders.tokenizer import load_tokenizer
 from clip_as_rnn.loading import ClipStages, ClipView, LoadedModels, assemble
 from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.result import Segmentation
@@ -50,7 +51,7 @@ def random_clip(size: str, dtype: torch.dtype) -> Clip:
     torch.manual_seed(0)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=4.6052)
     model = CLIPModel(config).to(dtype)
-    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "generator", local_files_only=True)
+    tokenizer = load_tokenizer(GOLDEN / "generator", 514)
     return Clip(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
 
 

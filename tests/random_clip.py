@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
+from clip_as_rnn.encoders.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 CLIP_PREPARATION = PreprocessorConfig(32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -31,5 +32,5 @@ def random_clip(*, seed=0, layers=3, heads=2, patch_px=8, width=16, dtype=torch.
     for weights in model.parameters():
         if weights.ndim > 1:
             torch.nn.init.normal_(weights, std=0.3)
-    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "generator", local_files_only=True)
+    tokenizer = load_tokenizer(GOLDEN / "generator", 514)
     return Clip(model.to(dtype), tokenizer, CLIP_PREPARATION, f"random {seed}")

@@ -1,8 +1,14 @@
 """Loading a CLIP: what is read, what is refused, and what is said then."""
 
 import json
+import os
 import pickle
+import re
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,11 +85,24 @@ def test_tiny_is_the_bundled_model():
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [("model.safetensors", r"\*\.safetensors file"), ("config.json", "config.json")]
+    ("missing", "told"),
+    [
+        ("model.safetensors", r"model\.safetensors \(pickles are never loaded\)"),
+        ("config.json", r"config\.json"),
+        ("vocab.json", r"tokenizer \(tokenizer\.json, or vocab\.json and merges\.txt\)"),
+        ("merges.txt", r"tokenizer \(tokenizer\.json, or vocab\.json and merges\.txt\)"),
+    ],
 )
-def test_a_folder_without_a_part_says_which(folder, missing, told):
+def test_a_folder_without_a_part_says_which_and_the_way_out(folder, missing, told):
     (folder / missing).unlink()
-    with pytest.raises(InputError, match=rf"holds no {told}; a CLIPModel folder of Hugging Face has both\."):
+    with pytest.raises(InputError, match=rf"holds no {told}; give a whole CLIPModel folder .* `hf download MODEL_ID"):
+        load(folder)
+
+
+def test_a_folder_without_any_file_of_a_tokenizer_is_refused(folder):
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(InputError, match="holds no tokenizer"):
         load(folder)
 
 
@@ -132,7 +151,7 @@ def test_weights_that_are_no_safetensors_are_damaged(folder):
         load(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": "bert"}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": "bert"}', "null", "[" * 5000, "\xff"])
 def test_a_damaged_config_is_told_in_one_sentence(folder, text):
     (folder / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match=r"^The model in '.*' cannot be read: ") as caught:
@@ -144,7 +163,8 @@ def test_weights_of_other_shapes_than_the_config_says_are_refused(folder):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["vision_config"]["hidden_size"] = 128
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(WeightsError, match=r"^The model in '.*' cannot be read: "):
+    told = r"vision_model\.\S+ has the size 64, but config\.json asks for 128\.$"
+    with pytest.raises(WeightsError, match=rf"^The model in '.*' cannot be read: the weight {told}"):
         load(folder)
 
 
@@ -156,14 +176,19 @@ def test_missing_weights_are_never_made_up(folder):
         load(folder)
 
 
-@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
-def test_a_tokenizer_without_its_files_is_refused(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(WeightsError, match=r"^The model in '.*' cannot be read: "):
-        load(folder)
-
-
-@pytest.mark.parametrize("content", ["[", "[1, 2]", '{"image_mean": [0.5]}', '{"image_mean": "grey"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[",
+        "[1, 2]",
+        '{"image_mean": [0.5]}',
+        '{"image_mean": "grey"}',
+        '{"image_mean": [NaN, 0, 0]}',
+        '{"image_std": [1, Infinity, 1]}',
+        '{"image_std": [0, 1, 1]}',
+        '{"image_std": [1, 1, -1]}',
+    ],
+)
 def test_a_damaged_preprocessor_file_is_told_in_one_sentence(folder, content):
     (folder / "preprocessor_config.json").write_text(content, encoding="utf-8")
     with pytest.raises(WeightsError, match=r"^The model in '.*' cannot be read: "):
@@ -184,9 +209,106 @@ def test_a_pickle_is_never_loaded(folder, tmp_path):
     sprung = tmp_path / "sprung"
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(sprung)))
-    with pytest.raises(InputError, match=r"holds no \*\.safetensors file"):
+    with pytest.raises(InputError, match=r"holds no model\.safetensors \(pickles"):
         load(folder)
     assert not sprung.exists()
+
+
+# Code of a folder
+
+EVIL_CODE = """
+from pathlib import Path
+Path(__file__).with_name("sprung").touch()
+from transformers import CLIPConfig as Cfg, CLIPModel as Model, CLIPTokenizer as Tok
+"""
+EVIL = {"auto_map": {"AutoConfig": "evil.Cfg", "AutoModel": "evil.Model", "AutoTokenizer": ["evil.Tok", None]}}
+
+
+def edit(file, **fields):
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model_type": "evil"}, "has the model_type 'evil', but only 'clip' .CLIPModel. is supported"),
+        ({**EVIL, "model_type": "evil"}, "has the model_type 'evil', but only 'clip' .CLIPModel. is supported"),
+        (EVIL, "asks for code of its own, which is never run .auto_map."),
+    ],
+)
+def test_code_of_a_folder_is_never_run_and_nothing_is_asked(folder, fields, told):
+    (folder / "evil.py").write_text(EVIL_CODE, encoding="utf-8")
+    edit(folder / "config.json", **fields)
+    program = (
+        "import sys, torch; from clip_as_rnn.encoders.hub import load_clip\n"
+        "try: load_clip(sys.argv[1], device=torch.device('cpu'), dtype=torch.float32)\n"
+        "except Exception as error: print(error)\n"
+        "print(repr(sys.stdin.read()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        input="a\nyes\nyes\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    refusal, rest = done.stdout.splitlines()
+    assert re.search(told, refusal)
+    assert rest == repr("a\nyes\nyes\n")
+    assert not (folder / "sprung").exists()
+
+
+def test_a_tokenizer_of_a_folders_own_is_never_run(folder):
+    (folder / "evil.py").write_text(EVIL_CODE, encoding="utf-8")
+    edit(folder / "tokenizer_config.json", tokenizer_class="Tok", **EVIL)
+    with pytest.raises(WeightsError, match="asks for the tokenizer 'Tok', but only CLIPTokenizer is supported"):
+        load(folder)
+    assert not (folder / "sprung").exists()
+
+
+def test_kernels_that_a_config_asks_for_are_never_fetched(folder):
+    expected = load(folder).encode_texts(["cat"])
+    edit(folder / "config.json", _attn_implementation="someone/kernels", attn_implementation="someone/kernels")
+    assert torch.equal(load(folder).encode_texts(["cat"]), expected)
+
+
+# What a host program does
+
+
+def test_features_do_not_depend_on_the_default_precision_of_the_program(folder):
+    expected = load(folder).encode_texts(["cat", "a dog"])
+    torch.set_default_dtype(torch.float64)
+    try:
+        clip = load(folder)
+        assert clip.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(clip.encode_texts(["cat", "a dog"]), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_fork_of_a_used_model_computes_on():
+    program = f"""
+import os, sys, torch
+from clip_as_rnn.encoders.hub import load_clip
+torch.set_num_threads(4)
+clip = load_clip({str(BUNDLED_FOLDER)!r}, device=torch.device("cpu"), dtype=torch.float32)
+see = lambda: clip.encode_images(torch.ones(4, 3, 224, 224) @ torch.ones(224, 224))
+see()
+child = os.fork()
+if child == 0:
+    see()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert done.communicate(timeout=60)[0].strip() == "7"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)  # a child that waits for ever
 
 
 # Fingerprints
@@ -205,9 +327,40 @@ def test_a_fingerprint_changes_with_the_weights(folder):
     assert fingerprint(folder) != before
 
 
-@pytest.mark.parametrize("name", ["config.json", "merges.txt", "vocab.json"])
-def test_a_fingerprint_changes_with_what_else_texts_depend_on(folder, name):
+@pytest.mark.parametrize(
+    "name", ["text_model.final_layer_norm.weight", "vision_model.post_layernorm.bias", "visual_projection.weight"]
+)
+def test_a_fingerprint_changes_with_one_number_of_any_weight(folder, name):
     before = fingerprint(folder)
+    weights = load_file(folder / "model.safetensors")
+    for place in (0, -1):
+        changed = weights[name].clone()
+        changed.view(-1)[place] += 1
+        save_file({**weights, name: changed}, folder / "model.safetensors", metadata={"format": "pt"})
+        assert fingerprint(folder) != before
+
+
+def test_a_fingerprint_covers_weights_of_many_pieces(folder, monkeypatch):
+    monkeypatch.setattr("clip_as_rnn.encoders.hub._PIECE_BYTES", 1000)
+    file = folder / "model.safetensors"
+    content, known = bytearray(file.read_bytes()), {fingerprint(folder)}
+    for place in (5000, 999_999, 1_000_000, len(content) - 1):
+        content[place] ^= 1
+        file.write_bytes(content)
+        known.add(fingerprint(folder))
+    assert len(known) == 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "preprocessor_config.json", "merges.txt", "vocab.json", "tokenizer.json"),
+        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    ],
+)
+def test_a_fingerprint_changes_with_what_else_features_depend_on(folder, name):
+    before = fingerprint(folder)
+    (folder / name).touch()
     (folder / name).write_bytes((folder / name).read_bytes() + b" ")
     assert fingerprint(folder) != before
 

@@ -123,7 +123,7 @@ class Clip:
         """
         self.check_lengths(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
-        features = torch.empty(len(texts), self.width, device=self.device)
+        features = torch.empty(len(texts), self.width, dtype=torch.float32, device=self.device)
         for start in range(0, len(order), _TEXTS_PER_PASS):
             rows = order[start : start + _TEXTS_PER_PASS]
             batch = self.tokenizer([texts[i] for i in rows], padding=True, return_tensors="pt").to(self.device)

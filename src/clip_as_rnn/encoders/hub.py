@@ -1,73 +1,106 @@
 """Finds and loads a CLIP: a Hugging Face id, a local folder, or the bundled one. Safetensors only, nothing is executed.
 
-`HF_HUB_OFFLINE`, `HF_HOME` and the usual variables of Hugging Face are honoured.
+`HF_HUB_OFFLINE`, `HF_HOME` and the usual variables of Hugging Face are honored.
 """
 
 import hashlib
-import json
-import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer
+from safetensors import SafetensorError
 from transformers import logging as transformers_logging
 
 from clip_as_rnn.config import BUNDLED
+from clip_as_rnn.encoders.checkpoint import (
+    INDEX,
+    WEIGHTS,
+    load_model,
+    read_config,
+    read_logit_scale,
+    read_preprocessor,
+    weight_files,
+)
 from clip_as_rnn.encoders.clip import Clip
-from clip_as_rnn.encoders.preprocess import PreprocessorConfig
+from clip_as_rnn.encoders.tokenizer import TOKENIZER_FILES, has_tokenizer, load_tokenizer
 from clip_as_rnn.errors import InputError, WeightsError
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "assets" / "tiny"
 
 _CONVERSION_BOT = "SFconvertbot"
-_WANTED = ("*.safetensors", "*.json", "*.txt")
+_CONFIG_FILES = ("config.json", "preprocessor_config.json", *TOKENIZER_FILES)
+_WANTED = ("model*.safetensors", INDEX, *_CONFIG_FILES)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_SAMPLE_BYTES = 4096
-_SAMPLES = 256
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-_log = logging.getLogger(__name__)
+_PIECE_BYTES = 16 * 2**20
+_PROBES = ["cat", "dog"]
 
 
 def load_clip(
     source: str | Path, *, device: torch.device, dtype: torch.dtype, cache_dir: str | Path | None = None
 ) -> Clip:
-    """Load a CLIP in Hugging Face's CLIPModel format.
+    """Load a CLIP in Hugging Face's CLIPModel format, and see that it reads texts.
 
     Raises:
-        InputError: a local folder that holds no such model.
+        InputError: a local folder that holds no such model, or not all of it.
         WeightsError: an id whose files are neither in the cache nor to be had now, or files that are damaged.
     """
     folder = find_folder(source, cache_dir=cache_dir)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights or not (folder / "config.json").is_file():
-        missing = "config.json" if weights else "*.safetensors file"
-        raise InputError(
-            f"The model folder '{folder}' holds no {missing}; a CLIPModel folder of Hugging Face has both."
-        )
+    _check_parts(folder)
+    _keep_forks_alive()
     try:
-        read_json(folder / "config.json")
-        with quiet_transformers(), torch.inference_mode(False):  # else nothing could be pulled back through it
-            model, report = CLIPModel.from_pretrained(
-                folder, use_safetensors=True, dtype=dtype, local_files_only=True, output_loading_info=True
-            )
-            tokenizer = _load_tokenizer(folder)
-        preparation = _read_preparation(folder, int(model.config.vision_config.image_size))
-        scale = _read_logit_scale(weights)
+        with torch.inference_mode(False):  # else nothing could be pulled back through it
+            return _read_clip(folder, device, dtype)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The model in '{folder}' cannot be read: {first_line(error)}.") from error
-    if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-        others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise WeightsError(f"The model in '{folder}' lacks the weights {lacking[0]}{others}.")
-    with torch.inference_mode(False):
-        return Clip(model.to(device), tokenizer, preparation, fingerprint(folder), scale)
+
+
+def _check_parts(folder: Path) -> None:
+    parts = {
+        f"{WEIGHTS} (pickles are never loaded)": _has_weights(folder),
+        "config.json": (folder / "config.json").is_file(),
+        "tokenizer (tokenizer.json, or vocab.json and merges.txt)": has_tokenizer(folder),
+    }
+    for name, found in parts.items():
+        if not found:
+            raise InputError(
+                f"The model folder '{folder}' holds no {name}; give a whole CLIPModel folder of Hugging Face, "
+                "as `hf download MODEL_ID --local-dir FOLDER` makes it."
+            )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+
+
+def _read_clip(folder: Path, device: torch.device, dtype: torch.dtype) -> Clip:
+    config, files = read_config(folder), weight_files(folder)
+    text = config.text_config
+    tokenizer = load_tokenizer(folder, text.vocab_size, text.eos_token_id)
+    preprocessor = read_preprocessor(folder, config.vision_config.image_size)
+    model = load_model(config, files, device, dtype)
+    clip = Clip(model, tokenizer, preprocessor, fingerprint(folder), read_logit_scale(files))
+    features = clip.encode_texts(_PROBES)
+    if not features.isfinite().all():
+        raise ValueError(f"its features of texts are no finite numbers in {dtype}")
+    if torch.equal(features[0], features[1]):
+        raise ValueError("it reads different texts as the same")
+    return clip
+
+
+@cache
+def _keep_forks_alive() -> None:
+    """Let processes forked from this one compute on one thread: the threads of torch's pool do not survive a fork.
+
+    Without this, the first larger operation of the child would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def find_folder(
@@ -116,70 +149,42 @@ def _fetch(model_id: str, cache_dir: str | Path | None) -> Path:
     """
     patterns = list(_WANTED)
     folder = Path(snapshot_download(model_id, allow_patterns=patterns, cache_dir=cache_dir))
-    if any(folder.glob("*.safetensors")):
+    if _has_weights(folder):
         return folder
     for other in sorted(folder.parent.iterdir()):  # snapshots of other branches fetched before
-        if any(other.glob("*.safetensors")):
+        if _has_weights(other):
             return other
     for discussion in HfApi().get_repo_discussions(model_id, author=_CONVERSION_BOT, discussion_type="pull_request"):
         branch = snapshot_download(
             model_id, revision=discussion.git_reference, allow_patterns=patterns, cache_dir=cache_dir
         )
-        if any(Path(branch).glob("*.safetensors")):
+        if _has_weights(Path(branch)):
             return Path(branch)
     raise OSError("the repository has no safetensors")
 
 
 def fingerprint(folder: Path) -> str:
-    """Identify a model's weights by sizes, headers and samples of its safetensors files; 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in ("config.json", "vocab.json", "merges.txt"):
-        if (folder / name).is_file():
-            digest.update((folder / name).read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            for start in range(0, size, max(size // _SAMPLES, _SAMPLE_BYTES)):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.padding_side = "right"  # CLIP's text tower reads causally: padding must come last
-    return tokenizer
-
-
-def _read_preparation(folder: Path, side_px: int) -> PreprocessorConfig:
-    """Read mean and deviation from preprocessor_config.json; CLIP's own where the file or a field is missing."""
-    path = folder / "preprocessor_config.json"
-    settings = read_json(path) if path.is_file() else {}
-    red, green, blue = (float(value) for value in settings.get("image_mean", _CLIP_MEAN))
-    red_std, green_std, blue_std = (float(value) for value in settings.get("image_std", _CLIP_STD))
-    return PreprocessorConfig(side_px, (red, green, blue), (red_std, green_std, blue_std))
-
-
-def _read_logit_scale(files: Sequence[Path]) -> float | None:
-    """Read s as it is stored: in half precision it would be rounded by a hundredth."""
-    for path in files:
-        with safe_open(path, framework="pt") as stored:
-            if "logit_scale" in stored.keys():  # noqa: SIM118 - not a mapping
-                return float(stored.get_tensor("logit_scale").float().exp())
-    return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
+    """Identify a model by every byte of its weights, configs and tokenizer files; 16 hexadecimal digits.
 
     Raises:
-        ValueError: it holds something else, or nothing.
+        ValueError: the weights are not where their index says.
+        OSError: a file cannot be read.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no JSON object")
-    return content
+    files = [folder / name for name in _CONFIG_FILES if (folder / name).is_file()] + weight_files(folder)
+    pieces = [(path, start) for path in files for start in range(0, max(path.stat().st_size, 1), _PIECE_BYTES)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = pool.map(_hash_piece, pieces)
+        whole = hashlib.sha256()
+        for (path, start), digest in zip(pieces, digests, strict=True):
+            whole.update(f"{path.name}\n{start}\n".encode() + digest)
+    return whole.hexdigest()[:16]
+
+
+def _hash_piece(piece: tuple[Path, int]) -> bytes:
+    path, start = piece
+    with path.open("rb") as file:
+        file.seek(start)
+        return hashlib.sha256(file.read(_PIECE_BYTES)).digest()
 
 
 @contextmanager

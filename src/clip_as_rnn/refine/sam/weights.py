@@ -7,7 +7,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from clip_as_rnn.encoders.hub import find_folder, fingerprint, first_line, quiet_transformers, read_json
+from clip_as_rnn.encoders.checkpoint import read_json, weight_files
+from clip_as_rnn.encoders.hub import find_folder, fingerprint, first_line, quiet_transformers
 from clip_as_rnn.errors import DependencyError, InputError, WeightsError
 from clip_as_rnn.refine.sam.frame import Preprocessing
 from clip_as_rnn.refine.sam.model import Family, Sam
@@ -50,6 +51,7 @@ def load_sam(
         )
     model_class = getattr(transformers, class_name)
     try:
+        weight_files(folder)  # refuses an index that names anything but safetensors of this folder
         with quiet_transformers(), torch.inference_mode(False):
             model, report = model_class.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, local_files_only=True, output_loading_info=True
