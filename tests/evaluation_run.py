@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_as_rnn.evaluation.benchmark import Conduct, Question, evaluate
-from clip_as_rnn.evaluation.datasets import find_dataset
-from clip_as_rnn.evaluation.runner import RunOptions, parse_shard
+from clip_as_rnn.evaluation.datasets.registry import find_dataset
+from clip_as_rnn.evaluation.protocol import EvaluationProtocol
+from clip_as_rnn.evaluation.runner import RunOptions, evaluate, parse_shard
 from clip_as_rnn.result import Segmentation
-from evaluation_trees import FakeSegmenter, Silent, box, rectangle, reference, write_referring_tree, write_tree
+from evaluation_trees import FakeSegmenter, box, rectangle, reference, write_referring_tree, write_tree
 
 IMAGES = 40
 WIDTH_PX = 7
@@ -51,6 +51,5 @@ def segmenter() -> FakeSegmenter:
 
 def run(root: Path, output: Path, shard: str, dataset: str = "voc") -> None:
     """Run or go on."""
-    question = Question(dataset=find_dataset(dataset), root=root)
-    options = RunOptions(shard=parse_shard(shard), save_predictions=True)
-    evaluate(question, segmenter(), output, Conduct("paper-voc", options, Silent()))
+    protocol = EvaluationProtocol(dataset=find_dataset(dataset), root=root, preset="paper-voc")
+    evaluate(protocol, segmenter(), output, RunOptions(shard=parse_shard(shard), save_predictions=True))

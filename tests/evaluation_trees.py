@@ -16,8 +16,9 @@ from PIL import Image
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.datasets import SemanticDataset, find_dataset
+from clip_as_rnn.evaluation.datasets.registry import SemanticDataset, find_dataset
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.segmenter import Segmenter
 
 Answers = Mapping[tuple[int, int], Mapping[str, ndarray]]  # image size to text to mask
 
@@ -32,7 +33,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class FakeSegmenter:
+class FakeSegmenter(Segmenter):
     """Finds, on an image of a size, those of its answers that are asked for; earlier answers score higher."""
 
     answers: Answers
@@ -69,8 +70,8 @@ class FakeSegmenter:
         return {"model": "fake, fingerprint 0123", "device": "cpu"}
 
 
-class Silent:
-    """A watcher that says nothing and remembers the running scores and the failures."""
+class Listener:
+    """Remembers what a run tells of its progress: the running scores and the failures."""
 
     def __init__(self) -> None:
         self.headlines: list[float | None] = []

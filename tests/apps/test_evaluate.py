@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from clip_as_rnn import loading
 from clip_as_rnn.apps.cli.commands import app
 from clip_as_rnn.errors import WeightsError
-from clip_as_rnn.evaluation.datasets import find_dataset
+from clip_as_rnn.evaluation.datasets.registry import find_dataset
 from evaluation_trees import FakeSegmenter, box, rectangle, reference, write_referring_tree, write_tree
 
 SIZE = (4, 4)
@@ -180,7 +180,10 @@ def test_two_runs_are_compared_without_loading_a_model(voc, tmp_path, loaded):
         (["voc", "--root", "DATA", "--dtype", "int8"], "Error: Expected --dtype to be one of auto, float32, bfloat16"),
         (["voc", "--root", "DATA", "--preset", "paper-vox"], "Error: No preset named 'paper-vox'. Did you mean"),
         (["voc", "--root", "DATA", "--set", "crff=1"], "Error: No setting named 'crff'. Did you mean 'crf'?"),
-        (["voc", "--root", "DATA", "--ablate", "crv"], "Error: No part named 'crv' to ablate. Known: recurrence,"),
+        (
+            ["voc", "--root", "DATA", "--ablate", "crv"],
+            "Error: No part named 'crv' to ablate. Did you mean 'crf'? Known:",
+        ),
         (["voc", "--root", "DATA", "--compare", "A", "B"], "Error: Expected the output folder of `car evaluate`,"),
     ],
 )

@@ -3,42 +3,30 @@
 Every variant is a run of its own in a folder of its own, so that an interrupted ablation goes on where it was left.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations, product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
-from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
-from clip_as_rnn.evaluation.markdown import percent, table
-from clip_as_rnn.evaluation.passes import Asking
-from clip_as_rnn.evaluation.records import write_atomically, write_json
-from clip_as_rnn.evaluation.report import MEASURES, Report
-from clip_as_rnn.evaluation.segmenting import Segmenting
-from clip_as_rnn.evaluation.tallies import SemanticBody
-from clip_as_rnn.evaluation.tasks import ReferringTask, Task
-from clip_as_rnn.presets import PRESETS
-from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
+from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
+from clip_as_rnn.evaluation.protocol import EvaluationProtocol, Split, open_split, pass_configs
+from clip_as_rnn.evaluation.report import MEASURES, Report, percent, table
+from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
+from clip_as_rnn.evaluation.store import writing_to
+from clip_as_rnn.evaluation.variants import Variant, plan_variants
+from clip_as_rnn.io.atomic import write_json, write_text
+from clip_as_rnn.segmenter import Segmenter
 
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One change to one part, and the folder that its run has within the ablation's.
-
-    Attributes:
-        changes: settings other than the base's.
-        asking: which texts are asked on an image, where that is not the base's.
-        dtype: the precision, where that is not the base's.
-    """
-
-    part: str
-    name: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    folder: str = "base"
-    asking: Asking | None = None
-    dtype: str | None = None
+_COLUMNS = (
+    "part",
+    "variant",
+    "mIoU",
+    "to base",
+    "without background, as usual",
+    "present kept",
+    "absent rejected",
+    "s / image",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,137 +61,29 @@ class Ablation:
 
     Attributes:
         rows: one per variant; none while images are left to other shards.
-        idle: variants that were left out, for nothing that they change is asked with on this data set.
+        idle: variants that were left out, for nothing that they change is used on this data set.
         failures: images that could not be evaluated, over all variants.
         measure: what the rows' mIoU is, in words.
+        is_written: the table is in the folder; not where one on more images stands there already.
     """
 
     rows: tuple[AblationRow, ...]
     idle: tuple[Variant, ...]
     failures: int
     measure: str = ""
+    is_written: bool = False
 
 
-Reload: TypeAlias = Callable[[str], Segmenting]  # loads the same models in another precision
-
-
-def _recurrence(_: SegmenterConfig) -> Iterator[Variant]:
-    yield Variant("recurrence", "off", {"max_steps": 0})
-    yield Variant("recurrence", "one filter", {"max_steps": 1})
-    yield Variant("recurrence", "until stable", {"max_steps": None})
-
-
-def _background(_: SegmenterConfig) -> Iterator[Variant]:
-    yield Variant("background", "none", {"background_texts": ()})
-    for texts in (BACKGROUND_RELEASE, BACKGROUND_PAPER):
-        yield Variant("background", f"{len(texts)} texts", {"background_texts": texts})
-
-
-def _prompts(_: SegmenterConfig) -> Iterator[Variant]:
-    """Yield marks for things and stuff alike."""
-    yield Variant("prompts", "none", {"visual_prompts": (), "stuff_visual_prompts": None})
-    for mark in VISUAL_PROMPTS:
-        yield Variant("prompts", mark, {"visual_prompts": (mark,), "stuff_visual_prompts": None})
-
-
-def _prompt_pairs(_: SegmenterConfig) -> Iterator[Variant]:
-    for pair in combinations(VISUAL_PROMPTS, 2):
-        yield Variant("prompt-pairs", "+".join(pair), {"visual_prompts": pair, "stuff_visual_prompts": None})
-
-
-def _crf(_: SegmenterConfig) -> Iterator[Variant]:
-    yield Variant("crf", "off", {"crf": False})
-    yield Variant("crf", "on", {"crf": True})
-
-
-def _classifier_depth(_: SegmenterConfig) -> Iterator[Variant]:
-    for skipped in (0, 1, 2):
-        yield Variant("classifier-depth", f"{skipped} blocks skipped", {"classifier_skipped_blocks": skipped})
-
-
-def _proposals(_: SegmenterConfig) -> Iterator[Variant]:
-    for source, layers in product(("cam", "dense"), (0, 2, SegmenterConfig().propose.affinity_layers)):
-        name = f"{source}, affinity of {layers} layers" if layers else f"{source} without affinity"
-        yield Variant("proposals", name, {"proposals": source, "affinity_layers": layers})
-
-
-def _contrast(_: SegmenterConfig) -> Iterator[Variant]:
-    """Yield no contrast texts, grounds alone, and grounds with common things, for all texts at once and one by one."""
-    choices: dict[str, tuple[str, ...]] = {
-        "off": (),
-        "23 grounds": BACKGROUND_RELEASE,
-        "grounds and things": BACKGROUND_RELEASE + COMMON_THINGS,
-    }
-    askings: tuple[tuple[Asking | None, str], ...] = ((None, ""), ("each", ", each text alone"))
-    for asking, suffix in askings:
-        for name, texts in choices.items():
-            yield Variant("contrast", f"{name}{suffix}", {"contrast_texts": texts}, asking=asking)
-
-
-def _thresholds(config: SegmenterConfig) -> Iterator[Variant]:
-    """Yield thresholds around those of the settings; lambda acts with the affinity alone, which is then turned on."""
-    symbols = {"mask_threshold": "eta", "score_threshold": "theta", "cam_threshold": "lambda"}
-    for setting, symbol in symbols.items():
-        is_idle = setting == "cam_threshold" and not config.propose.affinity_layers
-        others = {"affinity_layers": SegmenterConfig().propose.affinity_layers} if is_idle else {}
-        for shift in (-0.1, 0.1):
-            value = round(flat_settings(config)[setting] + shift, 6)
-            if 0 <= value <= 1:
-                name = f"{symbol} {value:g}" + (" with affinity" if is_idle else "")
-                yield Variant("thresholds", name, {setting: value, **others})
-
-
-def _semantics(_: SegmenterConfig) -> Iterator[Variant]:
-    """Yield the behaviour of the authors' release and that of the paper's text, whatever the numbers."""
-    paper, official = flat_settings(PRESETS["paper-voc"]), flat_settings(PRESETS["official-voc"])
-    differing = [name for name in paper if paper[name] != official[name]]
-    yield Variant("semantics", "paper", {name: paper[name] for name in differing})
-    yield Variant("semantics", "official", {name: official[name] for name in differing})
-
-
-def _precision(_: SegmenterConfig) -> Iterator[Variant]:
-    for dtype in ("float32", "bfloat16"):
-        yield Variant("precision", dtype, dtype=dtype)
-
-
-PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
-    "recurrence": _recurrence,
-    "background": _background,
-    "prompts": _prompts,
-    "prompt-pairs": _prompt_pairs,
-    "crf": _crf,
-    "classifier-depth": _classifier_depth,
-    "proposals": _proposals,
-    "contrast": _contrast,
-    "thresholds": _thresholds,
-    "semantics": _semantics,
-    "precision": _precision,
-}
-
-
-def plan_variants(
-    config: SegmenterConfig, parts: Sequence[str], *, asking: Asking = "all", dtype: str | None = None
-) -> tuple[Variant, ...]:
-    """List the base and every variant of the parts; one that changes nothing shares the base's folder and run.
-
-    `asking` and `dtype` are the base's; without a precision none is known to be.
-
-    Raises:
-        InputError: an unknown part.
-    """
-    variants = [Variant("base", "as set")]
-    for part in parts:
-        if part not in PARTS:
-            raise InputError(f"No part named {part!r} to ablate. Known: {', '.join(PARTS)}.")
-        for variant in PARTS[part](config):
-            same_question = variant.asking in (None, asking) and variant.dtype in (None, dtype)
-            is_base = same_question and with_settings(config, variant.changes) == config
-            variants.append(replace(variant, folder="base" if is_base else _folder_name(part, variant.name)))
-    return tuple(variants)
+Reload: TypeAlias = Callable[[str], Segmenter[Any]]  # loads the same models in another precision
 
 
 def ablate(
-    question: Question, segmenter: Segmenting, folder: Path, parts: Sequence[str], conduct: Conduct, reload: Reload
+    protocol: EvaluationProtocol,
+    segmenter: Segmenter[Any],
+    folder: Path,
+    parts: Sequence[str],
+    options: RunOptions,
+    reload: Reload,
 ) -> Ablation:
     """Run the base and every variant, and write `ablation.json` and `ablation.md` once all of them are done.
 
@@ -212,25 +92,28 @@ def ablate(
     Raises:
         InputError: an unknown part, data that is not where it should be, or a folder that holds other runs.
     """
-    task = open_task(question)
+    split = open_split(protocol)
     dtype = segmenter.describe().get("dtype")
-    variants = plan_variants(segmenter.config, parts, asking=question.asking, dtype=dtype)
-    idle = tuple(variant for variant in variants if _is_idle(variant, segmenter, task))
+    variants = plan_variants(segmenter.config, parts, selection=protocol.selection, dtype=dtype)
+    idle = tuple(variant for variant in variants if _is_idle(variant, segmenter, protocol, split))
     active = [variant for variant in variants if variant not in idle]
-    outcomes: dict[str, Outcome] = {}
+    results: dict[str, RunResult] = {}
     for variant in active:
-        if variant.folder not in outcomes:
-            asked = replace(question, asking=variant.asking or question.asking)
-            changed = reload(variant.dtype) if variant.dtype and variant.folder != "base" else segmenter
-            outcomes[variant.folder] = evaluate(asked, _changed(changed, variant), folder / variant.folder, conduct)
-    failures = sum(outcome.failures for outcome in outcomes.values())
-    base = outcomes["base"].report
-    if base is None or any(outcome.report is None for outcome in outcomes.values()):
+        if variant.folder not in results:
+            own = replace(protocol, selection=variant.selection or protocol.selection)
+            loaded = reload(variant.dtype) if variant.dtype and variant.folder != "base" else segmenter
+            results[variant.folder] = evaluate(own, _changed(loaded, variant), folder / variant.folder, options)
+    failures = sum(result.failures for result in results.values())
+    base = results["base"].report
+    if base is None or any(result.report is None for result in results.values()):
         return Ablation((), idle, failures)
-    rows = tuple(_row(variant, outcomes[variant.folder], base) for variant in active)
-    ablation = Ablation(rows, idle, failures, MEASURES[base.headline.measure])
-    write_json(folder / "ablation.json", [asdict(row) for row in ablation.rows])
-    write_atomically(folder / "ablation.md", render_ablation(ablation, question.dataset.title).encode())
+    rows = tuple(_row(variant, results[variant.folder], base) for variant in active)
+    is_written = all(result.is_written for result in results.values())
+    ablation = Ablation(rows, idle, failures, MEASURES[base.headline.measure], is_written)
+    if is_written:
+        with writing_to(folder):
+            write_json(folder / "ablation.json", [asdict(row) for row in ablation.rows], indent=2, sync=True)
+            write_text(folder / "ablation.md", render_ablation(ablation, protocol.dataset.title), sync=True)
     return ablation
 
 
@@ -242,16 +125,6 @@ def idle_line(idle: Sequence[Variant]) -> str:
 
 def render_ablation(ablation: Ablation, title: str) -> str:
     """Render the table of parts as Markdown."""
-    columns = (
-        "part",
-        "variant",
-        "mIoU",
-        "to base",
-        "without background, as usual",
-        "present kept",
-        "absent rejected",
-        "s / image",
-    )
     cells = [
         (
             row.part,
@@ -268,44 +141,42 @@ def render_ablation(ablation: Ablation, title: str) -> str:
     parts = [
         f"# {title}: what each part gives",
         f"One part changed at a time; percentages. Quoted: {ablation.measure}.",
-        table(columns, cells),
+        table(_COLUMNS, cells),
     ]
     if ablation.idle:
         parts.append(idle_line(ablation.idle))
     return "\n\n".join(parts) + "\n"
 
 
-def _changed(segmenter: Segmenting, variant: Variant) -> Segmenting:
+def _changed(segmenter: Segmenter[Any], variant: Variant) -> Segmenter[Any]:
     return segmenter.replace(**variant.changes) if variant.changes else segmenter
 
 
-def _is_idle(variant: Variant, base: Segmenting, task: Task) -> bool:
-    """Tell whether a variant asks nothing otherwise: passes of things and stuff replace some settings."""
-    asks_alike = variant.dtype is None and (variant.asking is None or isinstance(task, ReferringTask))
-    return variant.folder != "base" and asks_alike and task.configs(_changed(base, variant)) == task.configs(base)
+def _is_idle(variant: Variant, base: Segmenter[Any], protocol: EvaluationProtocol, split: Split) -> bool:
+    """Tell whether a variant segments nothing otherwise: passes of things and stuff replace some settings."""
+    selects_otherwise = variant.selection is not None and protocol.describe()["asked"] is not None
+    if variant.folder == "base" or variant.dtype is not None or selects_otherwise:
+        return False
+    return pass_configs(split, _changed(base, variant), protocol) == pass_configs(split, base, protocol)
 
 
-def _row(variant: Variant, outcome: Outcome, base: Report) -> AblationRow:
+def _row(variant: Variant, result: RunResult, base: Report) -> AblationRow:
     """Gather the numbers of one finished variant."""
-    report, base_miou = outcome.report, base.headline.ours
+    report, base_miou = result.report, base.headline.ours
     is_base = variant.folder == "base"
-    is_other_question = variant.asking is not None and not is_base
+    selects_otherwise = variant.selection is not None and not is_base
     miou = report.headline.ours if report else None
-    body = report.body if report and isinstance(report.body, SemanticBody) else None
+    body = report.body if report and isinstance(report.body, SemanticScores) else None
     return AblationRow(
         part=variant.part,
         variant=variant.name,
         changes={} if is_base else variant.changes,
         is_base=is_base,
         miou=miou,
-        difference=None if miou is None or base_miou is None or is_other_question else miou - base_miou,
+        difference=None if miou is None or base_miou is None or selects_otherwise else miou - base_miou,
         without_background=body.scores[-1].miou if body else None,
         recall=body.presence.recall if body else None,
         absent_rejected=body.presence.absent_rejected if body else None,
-        seconds_per_image=outcome.timing.seconds_per_image,
+        seconds_per_image=result.timing.seconds_per_image,
         failures=len(report.failures) if report else 0,
     )
-
-
-def _folder_name(part: str, name: str) -> str:
-    return f"{part}-{name}".replace(" ", "-").replace("+", "-").replace(",", "")

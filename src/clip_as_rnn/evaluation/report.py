@@ -1,21 +1,21 @@
-"""The report of a run, as data and as JSON. It holds no time and no path: equal runs have equal reports.
+"""The report of a run, as data, as JSON and as a page of Markdown.
 
-Times are kept in a file of their own, for they differ from run to run.
+It holds no time and no path: equal runs have equal reports. Times are kept in a file of their own.
 """
 
 import os
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset, SemanticDataset
-from clip_as_rnn.evaluation.description import RunDescription
-from clip_as_rnn.evaluation.records import Record, write_json
-from clip_as_rnn.evaluation.runner import Run
-from clip_as_rnn.evaluation.tallies import ReferringBody, SemanticBody, Tally
-from clip_as_rnn.evaluation.tasks import ReferringTask, SemanticTask
+from clip_as_rnn.evaluation.datasets.registry import Dataset, ReferringDataset, SemanticDataset
+from clip_as_rnn.evaluation.metrics.referring import GresScores, ReferringScores
+from clip_as_rnn.evaluation.metrics.semantic import ClassScores, ImageCounts, SemanticScores
+from clip_as_rnn.evaluation.protocol import Metric, Split, update_metric
+from clip_as_rnn.evaluation.store import Record, RunDescription, writing_to
+from clip_as_rnn.io.atomic import write_json, write_text
 
 MEASURES: Mapping[str, str] = {
     "with_background": "mIoU with background",
@@ -23,6 +23,28 @@ MEASURES: Mapping[str, str] = {
     "without_background_counted": "mIoU without background, as usual: objects taken for background are misses",
     "referring": "mIoU, all sentences together, the authors' masks",
 }
+_ACCURACIES = ("pixel accuracy", "mean accuracy", "frequency-weighted IoU")
+_CLASS_COLUMNS = (
+    "class",
+    "kind",
+    "IoU",
+    "IoU without background, released",
+    "IoU without background, counted",
+    "pixels",
+    "images with it",
+    "kept in those",
+    "kept in others",
+)
+_PRESENCE_COLUMNS = (
+    "kept",
+    "of these present (precision)",
+    "present kept (recall)",
+    "absent rejected",
+    "present kept",
+    "of present",
+    "absent kept",
+    "of absent",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +89,9 @@ class Report:
     run: RunDescription
     coverage: Coverage
     comparisons: tuple[Comparison, ...]
-    body: SemanticBody | ReferringBody
+    body: SemanticScores | ReferringScores
     failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
 
     @property
     def headline(self) -> Comparison:
@@ -87,28 +110,31 @@ class Timing:
     machine: Mapping[str, str]
 
 
-def build_report(run: Run, task: SemanticTask | ReferringTask, description: RunDescription, tally: Tally) -> Report:
-    """Pool every record of a run with an empty tally."""
-    failures: list[Failure] = []
-    for record in run.records():
-        tally.add(record)
-        if record.failure is not None:
-            failures.append(Failure(record.name, record.failure))
-    body = tally.body()
-    split = str(description.protocol["split"])
+def build_report(records: Sequence[Record], split: Split, description: RunDescription, metric: Metric) -> Report:
+    """Pool the records of a run, in the order of the data set, with a metric that has counted nothing.
+
+    Raises:
+        InputError: a record is not of this data set.
+    """
+    for record in records:
+        update_metric(metric, record)
+    failures = tuple(Failure(record.name, record.failure) for record in records if record.failure is not None)
+    body = metric.compute()
+    name = str(description.protocol["split"])
     coverage = Coverage(
-        published=task.dataset.expected.get(split),
-        listed=len(task.names),
-        asked=len(run.names),
-        evaluated=len(run.names) - len(failures),
+        published=split.dataset.expected.get(name),
+        listed=len(split.names),
+        asked=len(records),
+        evaluated=len(records) - len(failures),
     )
-    comparisons = _compare_with_paper(task.dataset, split, body)
-    return Report(task.dataset.title, description, coverage, comparisons, body, tuple(failures))
+    comparisons = _compare_with_paper(split.dataset, name, body)
+    warnings = tuple(_unknown_labels(records))
+    return Report(split.dataset.title, description, coverage, comparisons, body, failures, warnings)
 
 
-def measure_time(run: Run) -> Timing:
+def measure_time(records: Iterable[Record]) -> Timing:
     """Sum up the seconds that each image took in the segmenter."""
-    seconds = [record.seconds for record in run.records() if _has_result(record)]
+    seconds = [record.seconds for record in records if record.result is not None]
     return Timing(
         images=len(seconds),
         seconds_per_image=statistics.fmean(seconds) if seconds else None,
@@ -118,15 +144,21 @@ def measure_time(run: Run) -> Timing:
     )
 
 
-def write_report_json(report: Report, timing: Timing, folder: Path) -> None:
-    """Write `report.json` and `timing.json`."""
-    write_json(folder / "report.json", asdict(report))
-    write_json(folder / "timing.json", asdict(timing))
+def write_report(report: Report, timing: Timing, folder: Path) -> None:
+    """Write `report.json`, `timing.json` and `report.md`.
+
+    Raises:
+        InputError: they cannot be written.
+    """
+    with writing_to(folder):
+        write_json(folder / "report.json", asdict(report), indent=2, sync=True)
+        write_json(folder / "timing.json", asdict(timing), indent=2, sync=True)
+        write_text(folder / "report.md", render_report(report), sync=True)
 
 
-def _compare_with_paper(dataset: Dataset, split: str, body: SemanticBody | ReferringBody) -> tuple[Comparison, ...]:
+def _compare_with_paper(dataset: Dataset, split: str, body: SemanticScores | ReferringScores) -> tuple[Comparison, ...]:
     """Put every number of ours beside the paper's, where it has one for this split; the one to quote comes first."""
-    if isinstance(body, ReferringBody):
+    if isinstance(body, ReferringScores):
         paper = dataset.paper.get(split) if isinstance(dataset, ReferringDataset) else None
         return (Comparison("referring", paper, body.rows[0].scores.miou),)
     quoted = dataset.headline if isinstance(dataset, SemanticDataset) else None
@@ -135,5 +167,140 @@ def _compare_with_paper(dataset: Dataset, split: str, body: SemanticBody | Refer
     return tuple(Comparison(row.counting, paper_of.get(row.counting), row.miou) for row in rows)
 
 
-def _has_result(record: Record) -> bool:
-    return record.result is not None
+def _unknown_labels(records: Iterable[Record]) -> Iterator[str]:
+    """Warn of label values that name no class, in one sentence."""
+    found = [(r.name, r.result) for r in records if isinstance(r.result, ImageCounts) and r.result.unknown_pixels]
+    if found:
+        pixels = sum(counts.unknown_pixels for _, counts in found)
+        name, counts = found[0]
+        yield (
+            f"{pixels:,} pixels in {len(found):,} images have a value that is no class of the vocabulary and count "
+            f"nowhere, first the value {counts.unknown_value} in {name}; are the label images of this data set?"
+        )
+
+
+def render_report(report: Report) -> str:
+    """Render a report: scores and the paper's, presence, classes, failures, and all that the run was made with."""
+    body = _semantic(report.body) if isinstance(report.body, SemanticScores) else _referring(report.body)
+    warnings = (f"**Warning:** {warning}" for warning in report.warnings)
+    parts = [_head(report), *warnings, _comparison(report), *body, *_failures(report), *_description(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Render a table in Markdown; the first column is text, the others are numbers."""
+    rule = ["---", *("---:" for _ in columns[1:])]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (columns, rule, *rows))
+
+
+def percent(share: float | None) -> str:
+    """Write a share of 1 as a percentage, or a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _head(report: Report) -> str:
+    protocol, coverage = report.run.protocol, report.coverage
+    published = "" if coverage.published is None else f"; the published split has {coverage.published}"
+    failed = len(report.failures)
+    lines = [
+        f"# {report.title}, split {protocol['split']}",
+        "",
+        f"Preset `{report.run.preset}`; evaluated {coverage.evaluated} of {coverage.asked} asked "
+        f"({coverage.listed} in the split at hand{published}); {failed} could not be evaluated.",
+        "Scores are percentages. Seconds per image are in `timing.json`, for they differ from run to run.",
+    ]
+    return "\n".join(lines)
+
+
+def _comparison(report: Report) -> str:
+    rows = [(MEASURES[row.measure], percent(row.paper), percent(row.ours)) for row in report.comparisons]
+    return "## Beside the paper\n\n" + table(("measure", "paper", "ours"), rows)
+
+
+def _semantic(body: SemanticScores) -> Iterator[str]:
+    scores = [
+        (
+            MEASURES[row.counting].removeprefix("mIoU "),
+            percent(row.miou),
+            percent(row.pixel_accuracy),
+            percent(row.mean_accuracy),
+            percent(row.frequency_weighted_iou),
+        )
+        for row in body.scores
+    ]
+    yield "## Scores\n\n" + table(("counting", "mIoU", *_ACCURACIES), scores)
+    yield "## Presence of texts, over all images\n\n" + _presence(body)
+    yield "## Classes\n\n" + table(_CLASS_COLUMNS, [_class_cells(row) for row in body.classes])
+
+
+def _presence(body: SemanticScores) -> str:
+    """Tell the classifier's decisions from what refinement left of them."""
+    rows = [
+        (
+            title,
+            *(percent(presence.precision), percent(presence.recall), percent(presence.absent_rejected)),
+            *(str(presence.counts.present_kept), str(presence.counts.present)),
+            *(str(presence.counts.absent_kept), str(presence.counts.absent)),
+        )
+        for title, presence in (
+            ("by the classifier", body.presence),
+            ("with a pixel left after refinement", body.masked_presence),
+        )
+    ]
+    return table(_PRESENCE_COLUMNS, rows)
+
+
+def _class_cells(row: ClassScores) -> tuple[str, ...]:
+    name = row.name if row.text in ("", row.name) else f"{row.name} (asked: {row.text})"
+    presence = row.presence
+    seen = (str(presence.present), str(presence.present_kept), str(presence.absent_kept))
+    cells = seen if row.label else ("-", "-", "-")
+    return (name, row.kind, *(percent(iou) for iou in row.ious.values()), str(row.pixels), *cells)
+
+
+def _referring(body: ReferringScores) -> Iterator[str]:
+    thresholds = [f"P@{precision.threshold}" for precision in body.rows[0].scores.precisions]
+    rows = [
+        (
+            f"{row.asked}; truth: {row.truth}",
+            str(row.scores.count),
+            percent(row.scores.miou),
+            percent(row.scores.oiou),
+            *(percent(precision.share) for precision in row.scores.precisions),
+        )
+        for row in body.rows
+    ]
+    yield "## Scores\n\n" + table(("asked", "masks", "mIoU", "oIoU", *thresholds), rows)
+    if body.gres is not None:
+        yield _gres(body.gres)
+
+
+def _gres(scores: GresScores) -> str:
+    rows = [
+        ("gIoU", percent(scores.giou)),
+        ("cIoU", percent(scores.ciou)),
+        ("N-acc (no target, empty mask)", percent(scores.n_accuracy)),
+        ("T-acc (a target, some mask)", percent(scores.t_accuracy)),
+    ]
+    return "## Generalized referring, the usual scores\n\n" + table(("score", "%"), rows)
+
+
+def _failures(report: Report) -> Iterator[str]:
+    if report.failures:
+        lines = "\n".join(f"- `{failure.name}`: {failure.reason}" for failure in report.failures)
+        yield f"## Not evaluated: {len(report.failures)}\n\n{lines}"
+
+
+def _description(report: Report) -> Iterator[str]:
+    sections = {
+        "Protocol": report.run.protocol,
+        "Models": report.run.models,
+        "Software": report.run.software,
+        "Settings": report.run.settings,
+    }
+    for title, entries in sections.items():
+        yield f"## {title}\n\n" + table(("name", "value"), [(name, _value(entry)) for name, entry in entries.items()])
+
+
+def _value(entry: object) -> str:
+    return ", ".join(str(item) for item in entry) if isinstance(entry, list) else str(entry)

@@ -1,30 +1,38 @@
-"""Go through a data set image by image: resume, shard, save, and pool the results.
+"""Evaluate a segmenter on a data set, image by image, and write the report: resumes, shards, saves predictions.
 
 Images and masks are gone before the next ones come; what stays of each is its name and a few numbers.
-
-Knows nothing of models; what happens to one image is the task's business, what is shown meanwhile the watcher's.
 """
 
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Shaped
-from numpy import ndarray
-from PIL import Image
+from typing import Any, Protocol, runtime_checkable
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.description import RunDescription, digest_run
-from clip_as_rnn.evaluation.records import Record, RecordStore, remove_parts, write_atomically
-from clip_as_rnn.evaluation.tallies import Tally
-from clip_as_rnn.evaluation.tasks import Evaluate, Evaluated, Task
-from clip_as_rnn.types import LabelMap
-
-_BYTE_LABELS = 256  # more of them need 16 bits
+from clip_as_rnn.evaluation.protocol import (
+    Evaluated,
+    EvaluationProtocol,
+    Evaluator,
+    make_evaluator,
+    open_split,
+    update_metric,
+)
+from clip_as_rnn.evaluation.report import Report, Timing, build_report, measure_time, write_report
+from clip_as_rnn.evaluation.store import (
+    Record,
+    RecordStore,
+    RunDescription,
+    claim_folder,
+    describe_run,
+    digest_run,
+    prediction_path,
+    read_json,
+    writing_to,
+)
+from clip_as_rnn.io.atomic import prepare_folder, remove_parts
+from clip_as_rnn.io.label_maps import write_label_map
+from clip_as_rnn.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ class Shard:
         """Return a name for files."""
         return f"{self.index}-of-{self.count}"
 
-    def takes(self, position: int) -> bool:
+    def holds(self, position: int) -> bool:
         """Tell whether the image at `position` belongs to this shard: every `count`-th does."""
         return position % self.count == self.index - 1
 
@@ -55,9 +63,30 @@ def parse_shard(text: str) -> Shard:
     raise InputError(f"Expected a shard as i/n with i from 1 to n, such as 2/4, but got {text!r}.")
 
 
+@runtime_checkable
+class ProgressListener(Protocol):
+    """Whoever shows how far a run is."""
+
+    def start(self, title: str, *, total: int, done: int) -> None:
+        """Take note of what begins, and that `done` of its `total` images are done already."""
+
+    def advance(self, record: Record, headline: float | None) -> None:
+        """Take note of one more image, and of the score over all so far."""
+
+
+class _NoProgress:
+    """Shows nothing."""
+
+    def start(self, title: str, *, total: int, done: int) -> None:
+        """Show nothing."""
+
+    def advance(self, record: Record, headline: float | None) -> None:
+        """Show nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How much to run and what to keep; none of it changes a result.
+    """How much to run, what to keep and to whom to show it; none of it changes a result.
 
     Attributes:
         limit: only the first so many images; None: all.
@@ -68,6 +97,7 @@ class RunOptions:
     limit: int | None = None
     shard: Shard = Shard()
     save_predictions: bool = False
+    progress: ProgressListener = field(default_factory=_NoProgress)
 
     def __post_init__(self) -> None:
         """Check the limit.
@@ -79,88 +109,95 @@ class RunOptions:
             raise InputError(f"Expected a limit of at least 1 image, but got {self.limit}.")
 
 
-@runtime_checkable
-class Watcher(Protocol):
-    """Whoever shows how far a run is."""
-
-    def start(self, title: str, *, total: int, done: int) -> None:
-        """Take note of what begins, and that `done` of its `total` images are done already."""
-
-    def advance(self, record: Record, headline: float | None) -> None:
-        """Take note of one more image, and of the score over all so far."""
-
-
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A task under way in one folder; `names` are the images that the report is about, all shards together."""
+class RunResult:
+    """What a run gave.
 
-    title: str
-    names: tuple[str, ...]
-    folder: Path
-    options: RunOptions
-    store: RecordStore
+    Attributes:
+        report: there once every image of every shard is done.
+        timing: of all images of the run that are done.
+        missing: images that are left to other shards.
+        failures: images that could not be evaluated.
+        is_written: the report is in the folder; not where one on more images stands there already.
+    """
 
-    def records(self) -> Iterator[Record]:
-        """Yield the records that are there, in the order of the data set."""
-        return (self.store.read(name) for name in self.names if self.store.has_record(name))
-
-    def is_done(self, name: str) -> bool:
-        """Tell whether nothing is left to do for an image."""
-        saved = not self.options.save_predictions or prediction_path(self.folder, name).is_file()
-        return saved and self.store.has_result(name)
+    report: Report | None
+    timing: Timing
+    missing: int
+    failures: int
+    is_written: bool = False
 
 
-def open_run(title: str, task: Task, description: RunDescription, folder: Path, options: RunOptions) -> Run:
-    """Take up a run where it was left, or begin it; the title is for whoever watches.
+def evaluate(protocol: EvaluationProtocol, segmenter: Segmenter[Any], folder: Path, options: RunOptions) -> RunResult:
+    """Evaluate a segmenter, or go on with it, and write the report into `folder` when all is done.
 
     Raises:
-        InputError: the folder holds results of another run.
+        InputError: the data is not where it should be, the settings can be used on no image, or the folder cannot be
+            written or holds results that were made otherwise.
     """
-    for written in (folder, prediction_path(folder, "").parent):
-        remove_parts(written)
-    store = RecordStore(folder, digest_run(description, task.names), str(options.shard))
-    return Run(title, tuple(task.names[: options.limit]), folder, options, store)
+    evaluator = make_evaluator(open_split(protocol), segmenter, protocol)
+    description = describe_run(protocol.preset, protocol.describe(), segmenter)
+    prepare_folder(folder)
+    remove_parts(prediction_path(folder, "").parent)
+    claim_folder(folder, description)
+    names = evaluator.split.names
+    store = RecordStore(folder, digest_run(description, names), str(options.shard))
+    _evaluate_images(evaluator, store, folder, options)
+    return _conclude(evaluator, store.read(), description, folder, names[: options.limit])
 
 
-def go_through(run: Run, evaluate: Evaluate, tally: Tally, watcher: Watcher) -> None:
-    """Evaluate every image of the shard that is not done yet; `tally` pools the shard's records as they come."""
-    mine = [position for position in range(len(run.names)) if run.options.shard.takes(position)]
-    left = [position for position in mine if not run.is_done(run.names[position])]
-    for position in sorted(set(mine) - set(left)):
-        tally.add(run.store.read(run.names[position]))
-    watcher.start(run.title, total=len(mine), done=len(mine) - len(left))
-    for position in left:
-        evaluated = evaluate(position)
-        if run.options.save_predictions and evaluated.labels is not None:
-            save_labels(prediction_path(run.folder, evaluated.record.name), evaluated.labels)
-        run.store.append(evaluated.record)  # last, so that a record means that all is there
-        tally.add(evaluated.record)
-        watcher.advance(_told(evaluated), tally.headline())
+def _evaluate_images(evaluator: Evaluator, store: RecordStore, folder: Path, options: RunOptions) -> None:
+    """Evaluate every image of the shard that is not done yet; what failed before is tried again."""
+    names = evaluator.split.names[: options.limit]
+    mine = [position for position in range(len(names)) if options.shard.holds(position)]
+    records, metric = store.read(), evaluator.new_metric()
+    done = {position for position in mine if _is_done(names[position], records, folder, options)}
+    for position in sorted(done):
+        update_metric(metric, records[names[position]])
+    options.progress.start(f"{evaluator.split.dataset.title}, {folder.name}", total=len(mine), done=len(done))
+    for position in (position for position in mine if position not in done):
+        evaluated = evaluator.evaluate(position)
+        if options.save_predictions and evaluated.labels is not None:
+            with writing_to(folder):
+                write_label_map(prediction_path(folder, names[position]), evaluated.labels)
+        store.append(evaluated.record)  # last, so that a record means that all is there
+        update_metric(metric, evaluated.record)
+        options.progress.advance(_with_whole_paths(evaluated), metric.headline())
 
 
-def _told(evaluated: Evaluated) -> Record:
-    """Return the record with the whole of a failure's paths, for whoever watches."""
+def _is_done(name: str, records: Mapping[str, Record], folder: Path, options: RunOptions) -> bool:
+    has_result = name in records and records[name].result is not None
+    return has_result and (not options.save_predictions or prediction_path(folder, name).is_file())
+
+
+def _with_whole_paths(evaluated: Evaluated) -> Record:
+    """Return the record as whoever watches should read it."""
     return replace(evaluated.record, failure=evaluated.complaint) if evaluated.complaint else evaluated.record
 
 
-def prediction_path(folder: Path, name: str) -> Path:
-    """Return where the predicted label map of an image lies."""
-    return folder / "predictions" / f"{name}.png"
+def _conclude(
+    evaluator: Evaluator, found: Mapping[str, Record], description: RunDescription, folder: Path, names: Sequence[str]
+) -> RunResult:
+    """Write the report on the images `names` if all of them are done, unless one on more images stands there."""
+    records = [found[name] for name in names if name in found]
+    result = RunResult(
+        report=None,
+        timing=measure_time(records),
+        missing=len(names) - len(records),
+        failures=sum(record.failure is not None for record in records),
+    )
+    if result.missing:
+        return result
+    report = build_report(records, evaluator.split, description, evaluator.new_metric())
+    is_written = _count_reported(folder) <= len(records)
+    if is_written:
+        write_report(report, result.timing, folder)
+    return replace(result, report=report, is_written=is_written)
 
 
-def save_labels(path: Path, labels: LabelMap) -> None:
-    """Write a label map as a PNG of 8 bits, or of 16 where a label needs them."""
-    write_atomically(path, png_bytes(labels.astype(np.uint8 if labels.max(initial=0) < _BYTE_LABELS else np.uint16)))
-
-
-def read_prediction(path: Path) -> LabelMap:
-    """Read a label map that `save_labels` wrote."""
-    with Image.open(path) as image:
-        return np.asarray(image).astype(np.int64)
-
-
-def png_bytes(pixels: Shaped[ndarray, "h w *colours"]) -> bytes:
-    """Encode an array as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+def _count_reported(folder: Path) -> int:
+    """Return how many images the folder's report is about; 0 where there is none."""
+    try:
+        return int(read_json(folder / "report.json")["coverage"]["asked"])
+    except (InputError, LookupError, TypeError, ValueError):
+        return 0

@@ -9,7 +9,7 @@ import typer
 from clip_as_rnn.apps.cli.options import Assignments, Device, DtypeName, Judge, Model, Output
 from clip_as_rnn.apps.cli.parsing import choose, parse_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.datasets import DATASETS, find_dataset
+from clip_as_rnn.evaluation.datasets.registry import DATASETS, find_dataset
 
 # `scoring` is imported inside the command: it loads torch, which takes seconds that --help must not.
 
@@ -63,30 +63,30 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     settings = {**parse_settings(set_ or ()), **models}
     from clip_as_rnn.apps.cli import scoring
-    from clip_as_rnn.evaluation.benchmark import Question
-    from clip_as_rnn.evaluation.passes import Asking, PassOrder
+    from clip_as_rnn.evaluation.datasets.vocabulary import Wording
+    from clip_as_rnn.evaluation.protocol import EvaluationProtocol, PassOrder, TextSelection
     from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
-    from clip_as_rnn.evaluation.vocabulary import Wording
 
     loading = scoring.Loading(preset or row.preset, device, dtype, settings)
     order = passes or ("official" if loading.preset.startswith("official-") else "paper")
     options = RunOptions(limit, parse_shard(shard) if shard else Shard(), save_predictions)
-    question = Question(
+    protocol = EvaluationProtocol(
         dataset=row,
         root=root or scoring.default_root(row),
+        preset=loading.preset,
         split=split,
-        order=choose("--passes", order, PassOrder),
-        asking=choose("--ask", ask, Asking),
+        passes=choose("--passes", order, PassOrder),
+        selection=choose("--ask", ask, TextSelection),
         wording=choose("--texts", texts, Wording),
     )
     if compare is not None:
-        scoring.show_comparison(question, compare, output, limit=limit)
+        scoring.show_comparison(protocol, compare, output, limit=limit)
         return
     parts = [part.strip() for part in ablate.split(",")] if ablate else []
     if parts:
-        all_evaluated = scoring.run_ablation(question, loading, options, output, parts)
+        all_evaluated = scoring.run_ablation(protocol, loading, options, output, parts)
     else:
-        all_evaluated = scoring.run(question, loading, options, output)
+        all_evaluated = scoring.run(protocol, loading, options, output)
     if not all_evaluated:
         raise typer.Exit(_FAILED)
 

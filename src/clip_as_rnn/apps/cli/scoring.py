@@ -12,17 +12,18 @@ from rich.table import Table
 import clip_as_rnn.loading
 from clip_as_rnn.apps.cli.console import say
 from clip_as_rnn.apps.cli.parsing import choose
+from clip_as_rnn.apps.cli.progress import ProgressBar
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line, plan_variants
-from clip_as_rnn.evaluation.benchmark import Conduct, Outcome, Question, evaluate, open_task
-from clip_as_rnn.evaluation.comparison import compare_runs
-from clip_as_rnn.evaluation.datasets import Dataset, ReferringDataset
-from clip_as_rnn.evaluation.markdown import percent
-from clip_as_rnn.evaluation.progress import ProgressBar
-from clip_as_rnn.evaluation.report import MEASURES, Report
-from clip_as_rnn.evaluation.runner import RunOptions
-from clip_as_rnn.evaluation.tallies import SemanticBody
+from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line
+from clip_as_rnn.evaluation.compare import compare_runs
+from clip_as_rnn.evaluation.datasets.registry import Dataset, ReferringDataset
+from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
+from clip_as_rnn.evaluation.protocol import EvaluationProtocol, open_split
+from clip_as_rnn.evaluation.report import MEASURES, Report, percent
+from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
+from clip_as_rnn.evaluation.variants import plan_variants
+from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.loading import ClipView, DType
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
@@ -40,45 +41,49 @@ class Loading:
     settings: Mapping[str, Any]
 
 
-def run(question: Question, loading: Loading, options: RunOptions, folder: Path) -> bool:
+def run(protocol: EvaluationProtocol, loading: Loading, options: RunOptions, folder: Path) -> bool:
     """Evaluate and tell the scores; return whether every image could be evaluated.
 
     Raises:
         InputError: data that is not where it should be, or a setting that cannot be.
         WeightsError: weights that cannot be had.
     """
-    open_task(question)  # data that is missing shows before models are loaded
-    segmenter = _load(loading, _config(question, loading))
+    open_split(protocol)  # data that is missing, and a folder that cannot be written, show before models are loaded
+    prepare_folder(folder)
+    segmenter = _load(loading, _config(protocol, loading))
     with ProgressBar(Console(stderr=True)) as bar:
-        outcome = evaluate(question, segmenter, folder, Conduct(loading.preset, options, bar))
-    return _tell_outcome(outcome, folder, Console())
+        result = evaluate(protocol, segmenter, folder, replace(options, progress=bar))
+    return _tell_result(result, folder, Console())
 
 
-def run_ablation(question: Question, loading: Loading, options: RunOptions, folder: Path, parts: Sequence[str]) -> bool:
+def run_ablation(
+    protocol: EvaluationProtocol, loading: Loading, options: RunOptions, folder: Path, parts: Sequence[str]
+) -> bool:
     """Change one part at a time and tell the table; return whether every image could be evaluated.
 
     Raises:
         InputError: an unknown part, data that is not where it should be, or a setting that cannot be.
         WeightsError: weights that cannot be had.
     """
-    config = _config(question, loading)
-    plan_variants(config, parts)  # as with the data, before models are loaded
-    open_task(question)
+    config = _config(protocol, loading)
+    plan_variants(config, parts)  # as in `run`, before models are loaded
+    open_split(protocol)
+    prepare_folder(folder)
     segmenter = _load(loading, config)
     with ProgressBar(Console(stderr=True)) as bar:
-        conduct = Conduct(loading.preset, options, bar)
-        ablation = ablate(question, segmenter, folder, parts, conduct, partial(_reload, loading, config))
+        shown = replace(options, progress=bar)
+        ablation = ablate(protocol, segmenter, folder, parts, shown, partial(_reload, loading, config))
     return _tell_ablation(ablation, folder, Console())
 
 
-def show_comparison(question: Question, runs: tuple[Path, Path], folder: Path, *, limit: int | None) -> None:
+def show_comparison(protocol: EvaluationProtocol, runs: tuple[Path, Path], folder: Path, *, limit: int | None) -> None:
     """Compare two runs and tell where the comparison is; no model is loaded.
 
     Raises:
         InputError: a folder holds no run, or one on other data.
     """
-    contrast = compare_runs(question, *runs, folder, count=limit or _LISTED)
-    say(f"{contrast.compared} images compared; see {folder / 'comparison.md'}", Console())
+    comparison = compare_runs(protocol, *runs, folder, count=limit or _LISTED)
+    say(f"{comparison.compared} images compared; see {folder / 'comparison.md'}", Console())
 
 
 def default_root(dataset: Dataset) -> Path:
@@ -97,9 +102,9 @@ def default_root(dataset: Dataset) -> Path:
     return Path(dataset.root)
 
 
-def _config(question: Question, loading: Loading) -> SegmenterConfig:
+def _config(protocol: EvaluationProtocol, loading: Loading) -> SegmenterConfig:
     """Return the settings; sentences that refer are asked in referring mode unless the settings say otherwise."""
-    mode = {"mode": "referring"} if isinstance(question.dataset, ReferringDataset) else {}
+    mode = {"mode": "referring"} if isinstance(protocol.dataset, ReferringDataset) else {}
     return with_settings(find_preset(loading.preset), {**mode, **loading.settings})
 
 
@@ -112,24 +117,27 @@ def _reload(loading: Loading, config: SegmenterConfig, dtype: str) -> Segmenter[
     return _load(replace(loading, dtype=dtype), config)
 
 
-def _tell_outcome(outcome: Outcome, folder: Path, console: Console) -> bool:
-    if outcome.report is None:
-        say(f"{outcome.missing} images are left to other shards; the report follows when they are done.", console)
-        if outcome.failures:
-            say(f"{outcome.failures} images could not be evaluated; they are tried again by the next run.", console)
-        return not outcome.failures
-    console.print(_summary(outcome.report))
-    timing = outcome.timing
+def _tell_result(result: RunResult, folder: Path, console: Console) -> bool:
+    if result.report is None:
+        say(f"{result.missing} images are left to other shards; the report follows when they are done.", console)
+        if result.failures:
+            say(f"{result.failures} images could not be evaluated; they are tried again by the next run.", console)
+        return not result.failures
+    console.print(_summary(result.report))
+    timing = result.timing
     if timing.seconds_per_image is not None and timing.median_seconds_per_image is not None:
         mean, median = f"{timing.seconds_per_image:.3f}", f"{timing.median_seconds_per_image:.3f}"
         say(f"{mean} s per image (median {median}) over {timing.images} images.", console)
-    if outcome.failures:
-        asked = outcome.report.coverage.asked
-        say(
-            f"{outcome.failures} of {asked} could not be evaluated and are in no score; the report names them.", console
-        )
-    say(f"Report: {folder / 'report.md'}", console)
-    return not outcome.failures
+    if result.failures:
+        asked = result.report.coverage.asked
+        say(f"{result.failures} of {asked} could not be evaluated and are in no score; the report names them.", console)
+    for warning in result.report.warnings:
+        say(f"Warning: {warning}", console)
+    if result.is_written:
+        say(f"Report: {folder / 'report.md'}", console)
+    else:
+        say(f"The report in {folder} is about more images and stays as it is.", console)
+    return not result.failures
 
 
 def _summary(report: Report) -> Table:
@@ -137,7 +145,7 @@ def _summary(report: Report) -> Table:
     summary = Table("measure", "paper", "ours", title=f"{report.title}, split {report.run.protocol['split']}")
     for row in report.comparisons:
         summary.add_row(MEASURES[row.measure], percent(row.paper), percent(row.ours))
-    if isinstance(report.body, SemanticBody):
+    if isinstance(report.body, SemanticScores):
         presence = report.body.presence
         summary.add_row("present texts that were kept", "-", percent(presence.recall))
         summary.add_row("absent texts that were rejected", "-", percent(presence.absent_rejected))
@@ -159,5 +167,8 @@ def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
         numbers = (row.miou, row.difference, row.recall, row.absent_rejected)
         summary.add_row(row.part, row.variant, *(percent(number) for number in numbers))
     console.print(summary)
-    say(f"Table: {folder / 'ablation.md'}", console)
+    if ablation.is_written:
+        say(f"Table: {folder / 'ablation.md'}", console)
+    else:
+        say(f"The table in {folder} is about more images and stays as it is.", console)
     return not ablation.failures
