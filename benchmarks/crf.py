@@ -2,7 +2,8 @@
 
 Beside it runs the reference implementation, if a `pydensecrf` can be imported: both in turns in one run, and the
 fastest round of each counts, for other programs only ever add time. The reference uses one thread by design. Memory is
-the peak of a process of its own, Python and torch included.
+the peak of a process of its own, Python and torch included: of the CRF, and of the whole last stage from soft masks
+over patches to a label map.
 """
 
 import argparse
@@ -23,10 +24,12 @@ from rich.markdown import Markdown
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib
 from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian, refine
+from clip_as_rnn.refine.crf import CrfRefiner
 
 PHOTO = Path(__file__).parents[1] / "tests" / "golden" / "crf_open_5.npz"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-crf.md"
-SIZE_HW, LARGE_HW = (375, 500), (3000, 4000)
+SIZE_HW, LARGE_HW, STAGE_HW = (375, 500), (3000, 4000), (480, 640)
+TEXTS = (20, 150, 1000)
 LABELS = (2, 5, 21)
 NOISE = 2.0  # grey levels; an enlarged photo alone is smoother than one from a camera, and its lattice smaller
 ITERATIONS = 10
@@ -105,17 +108,31 @@ def memory_row(case: str) -> str:
 
 def run_case(case: str) -> None:
     """Refine one image, and print the time and the peak memory of this process."""
-    height, width, labels = (int(part) for part in case.split("x"))
-    image, probabilities = photo((height, width)), guesses(labels, (height, width))
+    kind, *numbers = case.split("x")
+    height, width, count = (int(number) for number in numbers)
+    image = photo((height, width))
+    work = refine_masks if kind == "stage" else refine_probabilities
     started = time.perf_counter()
-    refine(image, probabilities, kernels=KERNELS, iterations=ITERATIONS)
+    work(image, count)
     elapsed = time.perf_counter() - started
-    print(f"| {width}x{height} | {labels} | {elapsed:.1f} s | {peak_memory_gib():.2f} GiB |")
+    print(f"| {width}x{height} | {count} | {elapsed:.1f} s | {peak_memory_gib():.2f} GiB |")
+
+
+def refine_probabilities(image: np.ndarray, labels: int) -> None:
+    """Run the CRF alone."""
+    refine(image, guesses(labels, image.shape[:2]), kernels=KERNELS, iterations=ITERATIONS)
+
+
+def refine_masks(image: np.ndarray, texts: int) -> None:
+    """Run the last stage on proposals over patches of 16 pixels, all of them kept to the end."""
+    coarse = np.random.default_rng(1).random((texts, image.shape[0] // 16, image.shape[1] // 16), dtype=np.float32)
+    CrfRefiner(kernels=KERNELS, iterations=ITERATIONS).refine(image, torch.from_numpy(coarse**3))
 
 
 def make_tables(rounds: int, *, large: bool) -> str:
     """Measure everything and lay it out as Markdown."""
-    cases = [(*SIZE_HW, labels) for labels in LABELS] + ([(*LARGE_HW, 5)] if large else [])
+    cases = [("crf", *SIZE_HW, labels) for labels in LABELS] + ([("crf", *LARGE_HW, 5)] if large else [])
+    stages = [("stage", *STAGE_HW, texts) for texts in TEXTS] if large else []
     return "\n".join(
         [
             "500x375 photo, kernels of the paper (sxy 1; sxy 67, srgb 3), 10 iterations, lattices included; fastest of "
@@ -132,6 +149,12 @@ def make_tables(rounds: int, *, large: bool) -> str:
             "| photo | labels | time | peak memory |",
             "|---|---|---|---|",
             *(memory_row("x".join(map(str, case))) for case in cases),
+            "",
+            "The whole last stage, likewise: every text is kept to the end and may win any pixel.",
+            "",
+            "| photo | texts | time | peak memory |",
+            "|---|---|---|---|",
+            *(memory_row("x".join(map(str, case))) for case in stages),
         ]
     )
 
@@ -140,7 +163,7 @@ def main() -> None:
     """Print the tables, and keep them in docs/benchmarks-crf.md with --save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="rounds per number of labels; the fastest counts")
-    parser.add_argument("--no-large", action="store_true", help="leave out the 4000x3000 photo")
+    parser.add_argument("--no-large", action="store_true", help="leave out the 4000x3000 photo and the last stage")
     parser.add_argument("--save", action="store_true", help="write the tables to docs/benchmarks-crf.md")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -456,3 +456,12 @@ def test_gpus_compute_the_same(labels: int) -> None:
 def test_importing_the_package_leaves_the_compiler_alone() -> None:
     program = "import sys, clip_as_rnn; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_crf_imports_nothing_else_of_this_package() -> None:
+    program = (
+        "import sys, clip_as_rnn.dense_crf; print(*sorted(n for n in sys.modules if n.startswith('clip_as_rnn.')))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    others = {name for name in answer.stdout.split() if not name.startswith("clip_as_rnn.dense_crf")}
+    assert others == {"clip_as_rnn.errors"}

@@ -15,7 +15,7 @@ theirs). The lattice is the projection of the grid (d + 1) Z^(d + 1) onto the pl
 Only vertices that are a corner of some point's simplex exist; all others hold zero, during the blur too.
 
 This module holds what every implementation of it shares: how vertices are named. `lattice_cpu` is the compiled one for
-processors, `lattice_torch` the one for accelerators. None knows of images, labels or random fields.
+processors, `lattice_torch` the one for accelerators.
 """
 
 from typing import NamedTuple

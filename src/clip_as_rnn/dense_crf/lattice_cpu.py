@@ -82,7 +82,7 @@ def _elevate(features: Floats, scale: Floats, elevated: Floats, part: Span) -> N
     for p in range(size):
         total[p] = np.float32(0)
     for j in range(features.shape[0], 0, -1):
-        source, row = features[j - 1, low : low + size], elevated[j]  # views: no sign of an index to check
+        source, row = features[j - 1, low : low + size], elevated[j]  # one index per loop, so that it is vectorized
         factor, index = scale[j - 1], np.float32(j)
         for p in range(size):
             scaled = source[p] * factor

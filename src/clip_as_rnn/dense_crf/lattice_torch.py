@@ -1,9 +1,9 @@
-"""The permutohedral lattice on torch tensors, for accelerators: the same filter as in `lattice`, without a hash table.
+"""The permutohedral lattice on torch tensors, for accelerators: the filter of `lattice_cpu`, without a hash table.
 
 Vertices are found by sorting the keys of all corners; their neighbors by binary search. The splat sums each vertex's
 points in one order (a segmented sum, no atomic additions), so results repeat exactly.
 
-It runs on any device; on the processor `lattice` is faster.
+It runs on any device; on the processor `lattice_cpu` is faster.
 """
 
 from dataclasses import dataclass
