@@ -1,8 +1,10 @@
 """What the page offers to choose, and what of it a visitor may give."""
 
+from pathlib import Path
+
 import pytest
 
-from clip_as_rnn.apps.web.controls import CONTROLS, bounded_texts, chosen_settings, offered_presets
+from clip_as_rnn.apps.web.controls import CONTROLS, EXAMPLES, bounded_texts, chosen_settings, offered_presets
 from clip_as_rnn.config import SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import PRESETS, find_preset
@@ -66,6 +68,13 @@ def test_a_visitors_text_is_not_endless(setting):
 def test_what_no_control_sends_is_an_error_of_input(control, value):
     with pytest.raises(InputError):
         with_settings(find_preset("default"), _chosen("default", **{control.setting: value}))
+
+
+def test_the_examples_are_those_of_the_repository():
+    examples = Path(__file__).parents[2] / "examples"
+    assert {path.name: path.read_bytes() for path in EXAMPLES} == {
+        path.name: path.read_bytes() for path in examples.glob("*.jpg")
+    }
 
 
 def test_texts_asked_twice_count_once():

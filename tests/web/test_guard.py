@@ -3,6 +3,7 @@
 import html
 import http.client
 import json
+import socket
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -92,7 +93,7 @@ def _status(asked, *, host="127.0.0.1", names=(), body=(), path="/", **headers):
         ("box.lan", ["box.lan:80", "localhost"], ["evil.example", "10.0.0.1", "lan", "box.lan.evil.example"]),
         (
             "0.0.0.0",
-            ["10.0.0.1:7860", "[fe80::1]", "localhost"],
+            ["10.0.0.1:7860", "[fe80::1]", "localhost", socket.gethostname()],
             ["evil.example", "10.0.0.1.evil.example", "[::", "x:y:z"],
         ),
     ],
