@@ -112,6 +112,28 @@ def test_scenes_need_no_root_where_the_repository_is_at_hand(tmp_path, loaded, m
     assert "Scenes of pictographs (bundled), split heldout" in said
 
 
+def test_scenes_that_are_not_at_hand_are_asked_for_with_root(tmp_path, loaded, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = car("scenes", "-o", tmp_path / "out")
+    assert code == 2
+    assert "Error: There is no folder data/scenes here" in said
+    assert "--root" in said
+
+
+def test_a_limited_run_says_that_the_longer_report_stays(voc, tmp_path, loaded):
+    car("voc", "--root", voc, "-o", tmp_path / "out")
+    code, said = car("voc", "--root", voc, "-o", tmp_path / "out", "--limit", "1")
+    assert code == 0
+    assert "is about more images and stays as it is." in said
+
+
+def test_an_output_that_is_a_file_ends_in_2_before_models_are_loaded(voc, tmp_path, loaded):
+    (tmp_path / "out").write_text("in the way")
+    code, said = car("voc", "--root", voc, "-o", tmp_path / "out")
+    assert (code, loaded) == (2, [])
+    assert "Error: Expected an output folder that can be written, but got" in said
+
+
 def test_shards_say_what_is_left_and_the_last_one_reports(voc, tmp_path, loaded):
     code, said = car("voc", "--root", voc, "-o", tmp_path / "out", "--shard", "1/2")
     assert (code, "1 images are left to other shards" in said) == (0, True)

@@ -179,3 +179,11 @@ def test_lambda_is_measured_with_the_affinity_that_it_bounds():
     assert variants["lambda 0.3 with affinity"] == {"cam_threshold": 0.3, "affinity_layers": 8}
     variants = {v.name: v.changes for v in plan_variants(PRESETS["paper-voc"], ["thresholds"])}
     assert variants["lambda 0.3"] == {"cam_threshold": 0.3}
+
+
+def test_a_limited_ablation_leaves_the_table_of_a_longer_one_alone(tmp_path):
+    run(tmp_path, ["crf"])
+    table = (tmp_path / "out/ablation.json").read_bytes()
+    rows, _ = run(tmp_path, ["crf"], RunOptions(limit=1))
+    assert [row.miou for row in rows] == [1, 0.5, 1]
+    assert (tmp_path / "out/ablation.json").read_bytes() == table

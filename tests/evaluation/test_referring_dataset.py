@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pycocotools import mask as coco_mask
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets.referring import clean_sentence, list_references, once_covered_mask, union_mask
 from clip_as_rnn.evaluation.datasets.registry import find_dataset
+from clip_as_rnn.io.images import quiet_pillow
 from evaluation_trees import box, rectangle, reference, write_referring_tree
 
 SIZE = (8, 10)
@@ -169,3 +171,13 @@ def test_references_to_unknown_annotations_are_an_input_error(tmp_path):
     (path.parent / "instances.json").write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(InputError, match=r"Expected RefCOCO's fields in .* but: KeyError\(9\)"):
         list_references(dataset, tmp_path, "val")
+
+
+def test_masks_and_pictures_take_turns_in_silencing_warnings():
+    """The filters of warnings belong to the whole process: two who set them back at once leave them changed."""
+    with ThreadPoolExecutor(1) as pool:
+        with quiet_pillow():
+            mask = pool.submit(union_mask, [rectangle(0, 0, 2, 2)], SIZE)
+            with pytest.raises(TimeoutError):
+                mask.result(timeout=0.2)
+        assert mask.result(timeout=10).sum() == 4

@@ -1,7 +1,9 @@
 """Runs that stop and go on, runs in parts, and images that are broken."""
 
+import errno
 import json
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -282,3 +284,85 @@ def test_what_a_kill_left_half_written_is_removed_but_not_what_is_under_way(tmp_
     with staging(tmp_path / "out/predictions", "b.png") as under_way:
         small_run(tmp_path / "data", tmp_path / "out")
         assert (left.exists(), under_way.exists()) == (False, True)
+
+
+def test_a_limited_run_leaves_the_report_of_a_longer_one_alone(tmp_path):
+    small_tree(tmp_path / "data")
+    assert small_run(tmp_path / "data", tmp_path / "out")[0].is_written
+    whole = reports(tmp_path / "out")
+    result, _, _ = small_run(tmp_path / "data", tmp_path / "out", RunOptions(limit=1))
+    assert (result.report.coverage.asked, result.is_written) == (1, False)
+    assert reports(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("name", ["../../b", "/b", "x/../../b", "b\x00"])
+def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_written(tmp_path, name):
+    small_tree(tmp_path / "data")
+    (tmp_path / "data/ImageSets/Segmentation/val.txt").write_text(f"a\n{name}\n")
+    with pytest.raises(InputError, match=r"names that stay below a folder in the split 'val' of Pascal VOC 2012, but"):
+        small_run(tmp_path / "data", tmp_path / "out", RunOptions(save_predictions=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_is_listed_twice_counts_once(tmp_path):
+    small_tree(tmp_path / "data")
+    (tmp_path / "data/ImageSets/Segmentation/val.txt").write_text("a\nb\na\n")
+    result, listener, fake = small_run(tmp_path / "data", tmp_path / "out")
+    assert (result.report.coverage.asked, listener.starts, len(fake.calls)) == (2, [(2, 0)], 2)
+    assert sum(row.pixels for row in result.report.body.classes) == 4 * 4 + 4 * 6
+
+
+def test_values_that_name_no_class_are_warned_of_and_documented_ones_are_not(tmp_path):
+    """VOC leaves out pixels of value 255; 77 is no class of it."""
+    values = np.array([[1, 77, 78, 255]])
+    write_tree("voc", tmp_path / "data", {"a": values, "b": np.array([[1, 255]]), "c": values})
+    result, _, _ = small_run(tmp_path / "data", tmp_path / "out")
+    (warning,) = result.report.warnings
+    assert warning.startswith("4 pixels in 2 images have a value that is no class of the vocabulary and count nowhere")
+    assert "first the value 77 in a" in warning
+    assert f"**Warning:** {warning}" in (tmp_path / "out/report.md").read_text()
+    assert json.loads((tmp_path / "out/report.json").read_text())["warnings"] == [warning]
+
+
+def test_a_file_in_place_of_the_output_folder_is_an_input_error(tmp_path):
+    small_tree(tmp_path / "data")
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(InputError, match=r"Expected an output folder that can be written, but got .*out': File exists"):
+        small_run(tmp_path / "data", tmp_path / "out")
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_full_disk_is_an_input_error_whatever_is_being_written(tmp_path, monkeypatch, writes):
+    small_tree(tmp_path / "data")
+    left = iter(range(writes))
+
+    def sync(_):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(InputError, match=r"The results cannot be written to .*: No space left on device\."):
+        small_run(tmp_path / "data", tmp_path / "out")
+
+
+@pytest.mark.parametrize("counts", [[[21, 0, 5]], [[1, 999, 5]]])
+def test_a_label_beyond_the_vocabulary_in_the_records_is_an_input_error(tmp_path, counts):
+    small_tree(tmp_path / "data")
+    small_run(tmp_path / "data", tmp_path / "out")
+    path = tmp_path / "out/records/1-of-1.ndjson"
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in ({**first, "counts": counts}, second)))
+    with pytest.raises(InputError, match=r"Expected labels from 0 to 20 in the records, but got (21|999)\."):
+        small_run(tmp_path / "data", tmp_path / "out")
+
+
+def test_records_of_references_among_those_of_label_maps_are_an_input_error(tmp_path):
+    small_tree(tmp_path / "data")
+    small_run(tmp_path / "data", tmp_path / "out")
+    path = tmp_path / "out/records/1-of-1.ndjson"
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    del first["counts"]
+    first |= {"overlaps": [[1, 2], [1, 2]], "has_target": True, "is_empty": False}
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in (first, second)))
+    with pytest.raises(InputError, match="The record of a is of another kind of data set"):
+        small_run(tmp_path / "data", tmp_path / "out")
