@@ -34,7 +34,7 @@ class Guard:
     """A server application around another.
 
     Args:
-        app: what answers the requests that pass.
+        app: what handles the requests that pass.
         host: where it listens; loopback names are known, too, and for all networks every numeric address and the
             machine's own name.
         names: further names that browsers may use, such as that of a proxy.
@@ -67,7 +67,7 @@ class Guard:
             return
         started = False
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -76,15 +76,15 @@ class Guard:
 
         try:
             limit = self._check(scope)
-            await self._app(scope, _limited(receive, limit), answer)
+            await self._app(scope, _limited(receive, limit), respond)
         except Exception as error:
             refused = error if isinstance(error, HTTPException) else HTTPException(500, "This request failed.")
             _log_failure(scope, error)
-            with suppress(Exception):  # the answer was cut off, nobody reads its end
+            with suppress(Exception):  # the response was cut off, nobody reads its end
                 if started:
                     await send({"type": "http.response.body", "body": b""})
                 else:
-                    await PlainTextResponse(refused.detail, refused.status_code)(scope, receive, answer)
+                    await PlainTextResponse(refused.detail, refused.status_code)(scope, receive, respond)
 
     def _check(self, scope: Scope) -> int:
         """Return how many bytes the body may have.

@@ -144,14 +144,14 @@ def _draw_inputs(presets: dict[str, SegmenterConfig]) -> _Inputs:
 def _draw_examples(picture: gr.Image, texts: gr.HTML) -> None:
     """Offer the examples by name, each with its pixels: nobody needs to know where their files lie."""
     shown = [{"path": path.name, "url": data_url(path.read_bytes(), "jpeg")} for path in EXAMPLES]
-    choices = [(image, list(asked)) for image, asked in zip(shown, EXAMPLES.values(), strict=True)]
-    shelf = gr.Dataset(components=[gr.Image(visible=False)], samples=[[None]] * len(shown), type="index")
-    shelf.label, shelf.samples = "Examples", [[image] for image in shown]
+    choices = [(image, list(texts)) for image, texts in zip(shown, EXAMPLES.values(), strict=True)]
+    dataset = gr.Dataset(components=[gr.Image(visible=False)], samples=[[None]] * len(shown), type="index")
+    dataset.label, dataset.samples = "Examples", [[image] for image in shown]
 
     def fill(index: Any) -> Any:
         return choices[int(index)] if index in range(len(choices)) else gr.skip()
 
-    shelf.click(fill, shelf, [picture, texts], postprocess=False, queue=False, api_visibility="private")
+    dataset.click(fill, dataset, [picture, texts], postprocess=False, queue=False, api_visibility="private")
 
 
 def _draw_control(control: Control, preset: SegmenterConfig) -> Any:
@@ -212,11 +212,13 @@ class _Callbacks:
         yield self.outputs.emptied()
         try:
             path = self.files.admit(session, picture)
-            asked = Request(picture=path, texts=texts, preset=preset, mode=mode, controls=controls)
+            wanted = Request(picture=path, texts=texts, preset=preset, mode=mode, controls=controls)
             new_folder = partial(self.files.new_results, session)
-            work = partial(handle, asked, self.segmenter, self.presets, new_folder)
-            async for news in self.workers.run(session, work):
-                yield {status: components.status_line(news)} if isinstance(news, str) else self.outputs.filled(news)
+            work = partial(handle, wanted, self.segmenter, self.presets, new_folder)
+            async for update in self.workers.run(session, work):
+                yield (
+                    {status: components.status_line(update)} if isinstance(update, str) else self.outputs.filled(update)
+                )
         except StoppedError:
             return  # the visitor has left
         except CarError as error:

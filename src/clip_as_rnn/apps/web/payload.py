@@ -50,7 +50,7 @@ def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any
 
 
 def steps_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
-    """Describe every step: each text alive, where it was proposed as a heat map, its score, and what became of it."""
+    """Describe every step: each text left, where it was proposed as a heat map, its score, and what became of it."""
     shown = fit_long_side(image, *_STEP_PX)
     steps = segmentation.trace.steps if segmentation.trace else ()
     return {
