@@ -14,7 +14,7 @@ from clip_as_rnn.dense_crf.crf import Bilateral, Gaussian
 from clip_as_rnn.encoders.clip import Clip
 from clip_as_rnn.encoders.hub import load_clip
 from clip_as_rnn.encoders.preprocess import limit_size, patch_pixels
-from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
+from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.proposals.grad_cam import ProposalMemory, ProposalRules, Proposer
@@ -127,8 +127,8 @@ class LoadedModels:
     def __init__(self, proposing: Clip, judging: Clip, text_cache: Path | None) -> None:
         self.proposing = proposing
         self.judging = judging
-        self.proposing_texts = TextFeatures(proposing, text_cache)
-        self.judging_texts = self.proposing_texts if judging is proposing else TextFeatures(judging, text_cache)
+        self.proposing_texts = TextCache(proposing, text_cache)
+        self.judging_texts = self.proposing_texts if judging is proposing else TextCache(judging, text_cache)
 
 
 class ClipStages:

@@ -1,13 +1,16 @@
 """The cache of text features: what it saves, what it survives, and that it never changes a result."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from clip_as_rnn.encoders.text_cache import TextFeatures, cache_file
+from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from random_clip import random_clip
 
 TESTS = Path(__file__).parents[1]
@@ -15,13 +18,13 @@ TEXTS = ["cat", "dog", "a red car"]
 PROGRAM = """
 import sys
 from pathlib import Path
-from clip_as_rnn.encoders.text_cache import TextFeatures
+from clip_as_rnn.encoders.text_cache import TextCache
 from random_clip import random_clip
 clip = random_clip()
 read = []
 original = clip.encode_texts
 clip.encode_texts = lambda texts: (read.extend(texts), original(texts))[1]
-features = TextFeatures(clip, Path(sys.argv[1]))(sys.argv[2:])
+features = TextCache(clip, Path(sys.argv[1]))(sys.argv[2:])
 print(len(read), features.double().sum().item())
 """
 
@@ -52,11 +55,11 @@ def clip(model, monkeypatch):
 
 
 def test_features_are_clips_own(clip):
-    torch.testing.assert_close(TextFeatures(clip)(TEXTS), clip.encode_texts(TEXTS))
+    torch.testing.assert_close(TextCache(clip)(TEXTS), clip.encode_texts(TEXTS))
 
 
 def test_a_text_is_read_once_in_a_run(clip):
-    features = TextFeatures(clip)
+    features = TextCache(clip)
     first = features(["cat", "dog", "cat"])
     again = features(["dog", "cat"])
     assert clip.read == ["cat", "dog"]
@@ -65,17 +68,17 @@ def test_a_text_is_read_once_in_a_run(clip):
 
 
 def test_a_text_is_read_once_from_run_to_run(clip, tmp_path):
-    first = TextFeatures(clip, tmp_path / "texts.sqlite")(TEXTS)
-    again = TextFeatures(clip, tmp_path / "texts.sqlite")([*TEXTS, "new"])
+    first = TextCache(clip, tmp_path / "texts.sqlite")(TEXTS)
+    again = TextCache(clip, tmp_path / "texts.sqlite")([*TEXTS, "new"])
     assert clip.read == [*TEXTS, "new"]
     assert torch.equal(again[:3], first)
 
 
 def test_a_thousand_texts_come_back_from_the_disk(clip, tmp_path):
     texts = [f"{i} cats" for i in range(1000)]
-    first = TextFeatures(clip, tmp_path / "texts.sqlite")(texts)
+    first = TextCache(clip, tmp_path / "texts.sqlite")(texts)
     clip.read.clear()
-    assert torch.equal(TextFeatures(clip, tmp_path / "texts.sqlite")(texts[::-1]), first.flip(0))
+    assert torch.equal(TextCache(clip, tmp_path / "texts.sqlite")(texts[::-1]), first.flip(0))
     assert clip.read == []
 
 
@@ -90,38 +93,93 @@ def test_two_processes_share_one_cache(tmp_path):
 
 
 def test_other_weights_and_other_precisions_are_kept_apart(clip, tmp_path):
-    TextFeatures(clip, tmp_path / "texts.sqlite")(["cat"])
+    TextCache(clip, tmp_path / "texts.sqlite")(["cat"])
     other = random_clip(seed=1)
-    torch.testing.assert_close(TextFeatures(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_texts(["cat"]))
+    torch.testing.assert_close(TextCache(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_texts(["cat"]))
     rough = random_clip(dtype=torch.bfloat16)
-    assert torch.equal(TextFeatures(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_texts(["cat"]))
+    assert torch.equal(TextCache(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_texts(["cat"]))
 
 
 def test_a_corrupt_file_costs_time_only(clip, tmp_path):
     file = tmp_path / "texts.sqlite"
     file.write_bytes(b"this is no database" * 100)
-    torch.testing.assert_close(TextFeatures(clip, file)(TEXTS), clip.encode_texts(TEXTS))
+    torch.testing.assert_close(TextCache(clip, file)(TEXTS), clip.encode_texts(TEXTS))
 
 
 def test_a_row_of_another_width_is_not_believed(clip, tmp_path):
     file = tmp_path / "texts.sqlite"
     wide = random_clip(width=24)  # the same fingerprint by mistake
-    TextFeatures(wide, file)(["cat"])
-    assert TextFeatures(clip, file)(["cat"]).shape == (1, 16)
+    TextCache(wide, file)(["cat"])
+    assert TextCache(clip, file)(["cat"]).shape == (1, 16)
     assert clip.read == ["cat"]
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        np.full(16, np.nan, np.float32).tobytes(),
+        np.full(16, np.inf, np.float32).tobytes(),
+        np.zeros(16, np.float32).tobytes(),
+        np.ones(16, np.float32).tobytes(),
+        np.full(15, 15**-0.5, np.float32).tobytes(),
+        b"",
+        "no blob",
+        7,
+        None,
+    ],
+)
+def test_a_row_that_is_no_feature_is_read_anew(clip, tmp_path, blob):
+    file = tmp_path / "texts.sqlite"
+    expected = TextCache(clip, file)(TEXTS)
+    with closing(sqlite3.connect(file)) as store, store:
+        store.execute("UPDATE text_features SET feature = ?", (blob,))
+    clip.read.clear()
+    torch.testing.assert_close(TextCache(clip, file)(TEXTS), expected)
+    assert clip.read == TEXTS
+    clip.read.clear()
+    TextCache(clip, file)(TEXTS)
+    assert clip.read == []  # mended
+
+
+def test_the_file_shows_nobodys_words(clip, tmp_path):
+    file = tmp_path / "texts.sqlite"
+    with closing(sqlite3.connect(file)) as store, store:  # as the first format kept them
+        store.execute("CREATE TABLE features (owner TEXT, text TEXT, feature BLOB, PRIMARY KEY (owner, text))")
+        store.execute("INSERT INTO features VALUES ('me', 'an older secret', x'00')")
+    TextCache(clip, file)(["my secret cat"])
+    assert b"secret" not in file.read_bytes()
+    with closing(sqlite3.connect(file)) as store:
+        assert store.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("text_features",)]
+
+
+def test_the_file_stays_bounded_and_forgets_what_was_written_first(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("clip_as_rnn.encoders.text_cache._KEPT_ROWS", 10)
+    file = tmp_path / "texts.sqlite"
+    for start in range(0, 40, 4):
+        TextCache(clip, file)([f"{i} cats" for i in range(start, start + 4)])
+    with closing(sqlite3.connect(file)) as store:
+        assert store.execute("SELECT count(*) FROM text_features").fetchone() == (10,)
+    clip.read.clear()
+    TextCache(clip, file)(["39 cats", "30 cats", "29 cats", "0 cats"])
+    assert clip.read == ["29 cats", "0 cats"]
+
+
+def test_texts_that_are_no_unicode_have_keys_of_their_own(clip):
+    cache = TextCache(clip)
+    assert cache._key("\ud800") != cache._key("\ud801")
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(clip, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("no folder", encoding="utf-8")
-    assert TextFeatures(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
+    assert TextCache(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
     clip.read.clear()
-    assert TextFeatures(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
+    assert TextCache(clip, blocker / "texts.sqlite")(TEXTS).shape == (3, 16)
     assert clip.read == TEXTS
 
 
 def test_no_texts_need_no_cache(clip, tmp_path):
-    assert TextFeatures(clip, tmp_path / "texts.sqlite")([]).shape == (0, 16)
+    assert TextCache(clip, tmp_path / "texts.sqlite")([]).shape == (0, 16)
     assert not (tmp_path / "texts.sqlite").exists()
 
 
@@ -168,12 +226,12 @@ def test_a_folder_that_cannot_be_entered_costs_time_only(clip, tmp_path, monkeyp
 
     monkeypatch.setattr(Path, "exists", deny)
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: deny(None))
-    assert TextFeatures(clip, tmp_path / "texts.sqlite")(TEXTS).shape == (3, 16)
+    assert TextCache(clip, tmp_path / "texts.sqlite")(TEXTS).shape == (3, 16)
 
 
 def test_memory_stays_bounded_however_many_texts_come(clip, monkeypatch):
     monkeypatch.setattr("clip_as_rnn.encoders.text_cache._KEPT_TEXTS", 4)
-    features = TextFeatures(clip)
+    features = TextCache(clip)
     for i in range(6):
         asked = [f"{i} cats", f"{i} dogs", f"{i} cats"]
         torch.testing.assert_close(features(asked), clip.encode_texts(asked), atol=1e-5, rtol=0)
