@@ -12,7 +12,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Shapes and types of every call, in the tests only. Not in the apps, which are tested on stand-ins, and not where
 # images and settings come in, which refuse what does not belong there in a sentence of their own.
 CHECKED = (
-    *("classifiers", "dense_crf", "encoders", "evaluation", "export", "loading", "ops", "prompts", "proposals"),
+    *(
+        "batch",
+        "classifiers",
+        "dense_crf",
+        "encoders",
+        "evaluation",
+        "export",
+        "loading",
+        "ops",
+        "prompts",
+        "proposals",
+    ),
     *("refine", "result", "segmenter", "visualization"),
 )
 install_import_hook([f"clip_as_rnn.{name}" for name in CHECKED], "type_checker.check")
