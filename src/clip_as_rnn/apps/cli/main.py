@@ -1,10 +1,12 @@
 """Where `car` begins and ends: one line and an exit code for whatever is not a bug, also while it is being loaded."""
 
+import errno
 import io
 import os
 import sys
 
 _MISTAKE, _INTERRUPTED = 2, 130
+_UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF)
 
 
 def main() -> None:
@@ -25,8 +27,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _end("Interrupted; every file that was written is complete.", _INTERRUPTED)
     except OSError as error:
-        if error.filename is not None:
-            raise  # a file, not the terminal: a bug shows
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise  # not the terminal: a bug shows
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - what is left cannot be said either
         code = _end(f"Error: What is to be said cannot be written: {error.strerror}.", _MISTAKE)
     sys.exit(code)
