@@ -181,7 +181,7 @@ def test_too_many_texts_are_refused_whatever_they_are_for(made_up):
 
 def test_the_words_of_visitors_stay_off_the_disk(bundled):
     assert "in 1 step" in _find(bundled, {"path": "park.jpg"}, ["wordofavisitor"], "me", preset="tiny")
-    assert not [path for path in bundled.cache.rglob("*") if path.is_file() and b"wordofavisitor" in path.read_bytes()]
+    assert not bundled.cache.exists()  # not even digests of them, by which a guess could be checked
 
 
 def test_hostile_requests_leave_one_line_each_in_the_log(made_up):
