@@ -22,10 +22,10 @@ from transformers import CLIPConfig, CLIPModel
 
 from benchmarks.machine import describe_commit, describe_machine, peak_memory_gib, save_section
 from clip_as_rnn.config import with_settings
-from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig, patch_pixels
 from clip_as_rnn.encoders.tokenizer import load_tokenizer
-from clip_as_rnn.loading import ClipStages, ClipView, LoadedModels, assemble
+from clip_as_rnn.loading import ClipModels
 from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
@@ -39,7 +39,7 @@ TEXTS = (
 )
 
 
-def random_clip(size: str, dtype: torch.dtype) -> Clip:
+def random_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
     """Make a CLIP with the sizes of ViT-B/16 or ViT-L/14 and random weights; the same ones at every call."""
     large = size == "L/14"
     text = {"hidden_size": 768 if large else 512, "num_attention_heads": 12 if large else 8, "num_hidden_layers": 12}
@@ -52,13 +52,15 @@ def random_clip(size: str, dtype: torch.dtype) -> Clip:
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=4.6052)
     model = CLIPModel(config).to(dtype)
     tokenizer = load_tokenizer(GOLDEN / "generator", 514)
-    return Clip(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
+    return ClipEncoder(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
 
 
-def make_segmenter(dtype: torch.dtype, preset: str, **settings: object) -> Segmenter[ClipView]:
+def make_segmenter(dtype: torch.dtype, preset: str, **settings: object) -> Segmenter:
     """Put CaR around random CLIPs of the sizes that the paper uses."""
-    models = LoadedModels(random_clip("B/16", dtype), random_clip("L/14", dtype), text_cache=None)
-    return assemble(models, with_settings(PRESETS[preset], settings))
+    config = with_settings(PRESETS[preset], settings)
+    names = (config.propose.model, config.classify.classifier)
+    models = ClipModels(names, random_clip("B/16", dtype), random_clip("L/14", dtype), text_cache=None)
+    return Segmenter(models.build_stages(config), config, models)
 
 
 def photo(size_hw: tuple[int, int]) -> np.ndarray:
@@ -120,25 +122,24 @@ def widest_gap(dtype: torch.dtype) -> float:
     return float(scores[lowest : lowest + 2].mean())
 
 
-def _propose_alone(segmenter: Segmenter[ClipView], image: np.ndarray) -> None:
+def _propose_alone(segmenter: Segmenter, image: np.ndarray) -> None:
     """Pass the photograph through the proposal CLIP as an encoder: no attention kept, no gradients."""
-    clip = _models(segmenter).proposing
-    pixels = patch_pixels(image, clip.patch_px, clip.patch_px, clip.preparation)
-    clip.encode_images(pixels)
+    clip = _models(segmenter).proposal_encoder
+    pixels = patch_pixels(image, clip.patch_px, clip.patch_px, clip.preprocessor)
+    clip.encode_image(pixels)
 
 
-def _judge_alone(segmenter: Segmenter[ClipView], count: int) -> None:
+def _judge_alone(segmenter: Segmenter, count: int) -> None:
     """Pass as many ready images through the classifier CLIP as CaR showed it, in the same batches."""
-    clip = _models(segmenter).judging
+    clip = _models(segmenter).classifier_encoder
     for start in range(0, count, 8):
-        clip.encode_images(torch.zeros(min(8, count - start), 3, 224, 224))
+        clip.encode_image(torch.zeros(min(8, count - start), 3, 224, 224))
 
 
-def _models(segmenter: Segmenter[ClipView]) -> LoadedModels:
-    stages = segmenter.stages
-    if not isinstance(stages, ClipStages):
+def _models(segmenter: Segmenter) -> ClipModels:
+    if not isinstance(segmenter.models, ClipModels):
         raise TypeError("The benchmark needs a segmenter on loaded CLIPs.")
-    return stages.models
+    return segmenter.models
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -164,10 +165,10 @@ def speed_table(rounds: int) -> str:
         ("encoders alone: proposal CLIP, 1 pass", lambda t: f"{t.proposing_s:.2f} s"),
         ("encoders alone: classifier CLIP, all passes", lambda t: f"{t.judging_s:.2f} s ({t.images_judged} images)"),
         ("**encoders alone (the floor)**", lambda t: f"**{t.floor_s:.2f} s**"),
-        ("CaR: look (image pass, affinity)", lambda t: f"{t.stages_s['look']:.2f} s"),
+        ("CaR: encode the image (pass, affinity)", lambda t: f"{t.stages_s['encode_image']:.2f} s"),
         ("CaR: propose (gradients, spreading)", lambda t: f"{t.stages_s['propose']:.2f} s"),
         ("CaR: classify (marks, passes)", lambda t: f"{t.stages_s['classify']:.2f} s"),
-        ("CaR: finish (dense CRF)", lambda t: f"{t.stages_s['finish']:.2f} s"),
+        ("CaR: refine (dense CRF)", lambda t: f"{t.stages_s['refine']:.2f} s"),
         ("**CaR, everything**", lambda t: f"**{t.total_s:.2f} s** ({t.steps} steps)"),
         ("**ratio to the floor**", lambda t: f"**{t.total_s / t.floor_s:.2f}**"),
         ("once per set of texts: text features", lambda t: f"{t.texts_s:.2f} s"),

@@ -19,20 +19,15 @@ from fake_results import fake_segmentation
 GHOST = "ghost"  # the fake rejects this text at step 1
 
 
-class FakeStages:
-    """Reads no long texts."""
-
-    def check(self, texts: tuple[str, ...]) -> None:
-        if any(len(text) > 300 for text in texts):
-            raise InputError("Expected texts of at most 77 tokens, but 'long' has 400.")
-
-
-class FakeSegmenter(Segmenter[object]):
+class FakeSegmenter(Segmenter):
     """Finds every text but the ghost, in every picture that is not too wide for it."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         self.config = config
-        self.stages = FakeStages()
+
+    def check_texts(self, texts: tuple[str, ...]) -> None:
+        if any(len(text) > 300 for text in texts):
+            raise InputError("Expected texts of at most 77 tokens, but 'long' has 400.")
 
     def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
         if image.shape[1] > 500:

@@ -53,11 +53,7 @@ class FakeSegmenter(Segmenter):
         scores = np.array([1 - 0.01 * ranks[text] for text in kept])
         return Segmentation(tuple(texts), kept, masks, scores)
 
-    @property
-    def stages(self) -> "FakeSegmenter":
-        return self
-
-    def check(self, texts: Sequence[str]) -> None:
+    def check_texts(self, texts: Sequence[str]) -> None:
         """Refuse texts that are longer than 1000 characters in any template."""
         templates = (self.config.propose.proposal_template, *self.config.classify.templates)
         if any(len(template.replace("{}", text)) > 1000 for template in templates for text in texts):

@@ -1,4 +1,4 @@
-"""Stages without a model: verdicts come from a function of the texts that are left, masks from a rule."""
+"""Stages without a model: scores come from a function of the texts that are left, masks from a rule."""
 
 from dataclasses import dataclass
 
@@ -7,58 +7,84 @@ import torch
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_masks
+from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import Stages
 
 IMAGE = np.zeros((6, 8, 3), dtype=np.uint8)
 
 
+def refuse_long(texts):
+    if any(len(text) > 70 for text in texts):
+        raise InputError("too long")
+
+
 @dataclass(frozen=True)
-class FakeView:
+class FakeImage:
     image: np.ndarray
 
-    @property
-    def size_hw(self):
-        return self.image.shape[:2]
 
-
-class FakeStages:
+class FakeProposer:
     """Row i of the maps holds the length of text i, so that rows can be told apart; texts without "!" have pixels."""
 
-    def __init__(self, judge):
-        self.judge = judge
-        self.looked = []  # first pixel of each image, as it is taken in
+    def __init__(self):
+        self.encoded = []  # first pixel of each image, as it is encoded
+        self.questions = []  # texts of each call of encode_texts
         self.proposed = []  # (texts, step) of each call
-        self.asked_at_once = []  # questions per call of the classifier
 
-    def check(self, texts):
-        if any(len(text) > 70 for text in texts):
-            raise InputError("too long")
+    def check_texts(self, texts):
+        refuse_long(texts)
 
-    def look(self, image, texts):
-        self.looked.append(int(image[0, 0, 0]))
-        return FakeView(image)
+    def encode_image(self, image):
+        self.encoded.append(int(image[0, 0, 0]))
+        return FakeImage(image)
 
-    def propose(self, view, texts, step):
-        self.proposed.append((tuple(texts), step))
+    def encode_texts(self, texts):
+        self.questions.append(tuple(texts))
+        return tuple(texts)
+
+    def relate(self, image, texts):
+        return image, texts
+
+    def propose(self, related, active, step):
+        texts = tuple(related[1][i] for i in active)
+        self.proposed.append((texts, step))
         maps = torch.stack([torch.full((3, 4), 0.0 if text.endswith("!") else len(text) / 100) for text in texts])
         return Proposal(maps, maps)
 
-    def classify(self, questions):
-        self.asked_at_once.append(len(questions))
+
+class FakeClassifier:
+    def __init__(self, judge):
+        self.judge = judge
+        self.images_at_once = []  # images per call
+
+    def check_texts(self, texts):
+        refuse_long(texts)
+
+    def encode_image(self, image):
+        return FakeImage(image)
+
+    def encode_texts(self, texts):
+        return tuple(texts)
+
+    def classify(self, masks):
+        self.images_at_once.append(len(masks))
+        left = [tuple(one.texts[i] for i in one.active) for one in masks]
         return [
-            np.array([self.judge(text, one.texts, one.view) for text in one.texts], dtype=np.float32)
-            for one in questions
+            np.array([self.judge(text, texts, one.image) for text in texts], dtype=np.float32)
+            for one, texts in zip(masks, left, strict=True)
         ]
 
-    def finish(self, view, maps):
-        return grow_masks(maps.numpy() > 0, view.size_hw)
 
-    def describe(self):
-        return {"model": "none"}
+class FakeRefiner:
+    """Gives a text every pixel where its map is above zero; texts may overlap."""
+
+    def refine(self, image, masks):
+        return resize_nearest(masks.numpy() > 0, image.shape[:2])
 
 
 def fake_segmenter(judge, **settings):
-    """Make a segmenter whose classifier is `judge(text, texts left, view)`."""
-    return Segmenter(FakeStages(judge), with_settings(SegmenterConfig(), {"score_threshold": 0.5, **settings}))
+    """Make a segmenter whose classifier is `judge(text, texts left, image)`."""
+    config = with_settings(SegmenterConfig(), {"score_threshold": 0.5, **settings})
+    return Segmenter(Stages(FakeProposer(), FakeClassifier(judge), FakeRefiner()), config)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.encoders.tokenizer import load_tokenizer
 
@@ -33,4 +33,4 @@ def random_clip(*, seed=0, layers=3, heads=2, patch_px=8, width=16, dtype=torch.
         if weights.ndim > 1:
             torch.nn.init.normal_(weights, std=0.3)
     tokenizer = load_tokenizer(GOLDEN / "generator", 514)
-    return Clip(model.to(dtype), tokenizer, CLIP_PREPARATION, f"random {seed}")
+    return ClipEncoder(model.to(dtype), tokenizer, CLIP_PREPARATION, f"random {seed}")

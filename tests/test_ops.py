@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from scipy.ndimage import find_objects, label
 
-from clip_as_rnn.ops import components_box_mask, encode_rle, grow_maps, grow_masks, min_max_scale
+from clip_as_rnn.ops import components_box_mask, encode_rle, grow_maps, min_max_scale, resize_nearest
 
 
 def slow_growth(values, size_hw):
@@ -56,18 +56,18 @@ def test_growth_takes_any_precision_and_gives_float32(dtype):
 
 def test_no_maps_grow_to_no_masks():
     assert grow_maps(torch.zeros(0, 2, 2), (4, 5)).shape == (0, 4, 5)
-    assert grow_masks(np.zeros((0, 2, 2), dtype=bool), (4, 5)).shape == (0, 4, 5)
+    assert resize_nearest(np.zeros((0, 2, 2), dtype=bool), (4, 5)).shape == (0, 4, 5)
 
 
 def test_masks_grow_to_their_nearest_pixel():
     mask = np.array([[[True, False], [False, True]]])
-    assert np.array_equal(grow_masks(mask, (4, 6)), np.kron(mask, np.ones((1, 2, 3), dtype=bool)))
-    assert np.array_equal(grow_masks(grow_masks(mask, (6, 10)), (2, 2)), mask)
+    assert np.array_equal(resize_nearest(mask, (4, 6)), np.kron(mask, np.ones((1, 2, 3), dtype=bool)))
+    assert np.array_equal(resize_nearest(resize_nearest(mask, (6, 10)), (2, 2)), mask)
 
 
 def test_masks_of_the_wanted_size_are_not_copied():
     mask = np.zeros((1, 3, 4), dtype=bool)
-    assert grow_masks(mask, (3, 4)) is mask
+    assert resize_nearest(mask, (3, 4)) is mask
 
 
 @settings(max_examples=40, deadline=None)

@@ -50,6 +50,7 @@ def test_load_segmenter_takes_one_positional_argument():
         "device": "KEYWORD_ONLY",
         "dtype": "KEYWORD_ONLY",
         "cache_dir": "KEYWORD_ONLY",
+        "text_cache": "KEYWORD_ONLY",
         "settings": "VAR_KEYWORD",
     }
     defaults = inspect.signature(clip_as_rnn.load_segmenter).parameters
@@ -63,7 +64,7 @@ def test_load_segmenter_takes_one_positional_argument():
 
 def test_a_segmenter_segments_one_image_or_many():
     one, many = names_of(clip_as_rnn.Segmenter.segment), names_of(clip_as_rnn.Segmenter.segment_many)
-    assert list(one) == ["self", "image", "texts", "trace"]
+    assert list(one)[:4] == ["self", "image", "texts", "trace"]
     assert list(many)[:4] == ["self", "images", "texts", "trace"]
     assert one["trace"] == many["trace"] == "KEYWORD_ONLY"
 

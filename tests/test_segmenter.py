@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.prompts.queries import check_texts
-from clip_as_rnn.segmenter import Segmenter, keep
-from fake_stages import IMAGE, FakeStages, fake_segmenter
+from clip_as_rnn.state import passing
+from fake_stages import IMAGE, fake_segmenter
 
 
 def share(text, texts, _):
@@ -40,10 +40,10 @@ def test_one_step_suffices_where_nothing_drops():
     assert alive(result) == [("a", "b")]
 
 
-def test_steps_are_counted_from_zero_and_see_only_what_is_left():
+def test_steps_are_counted_from_one_and_see_only_what_is_left():
     segmenter = fake_segmenter(share)
     segmenter.segment(IMAGE, ["a", "b", "c"])
-    assert segmenter.stages.proposed == [(("a", "b", "c"), 0), (("a", "b"), 1)]
+    assert segmenter.stages.proposer.proposed == [(("a", "b", "c"), 1), (("a", "b"), 2)]
 
 
 def test_nothing_found_is_an_empty_result():
@@ -144,7 +144,8 @@ def test_the_trace_is_kept_only_if_asked_for():
 
 
 def test_time_is_told_per_stage():
-    assert set(fake_segmenter(share).segment(IMAGE, ["a"]).seconds) == {"look", "propose", "classify", "finish"}
+    seconds = fake_segmenter(share).segment(IMAGE, ["a"]).seconds
+    assert set(seconds) == {"encode_image", "encode_text", "propose", "classify", "refine"}
 
 
 # Several images
@@ -176,7 +177,7 @@ def test_many_images_give_what_each_gives_alone(at_once):
 def test_images_side_by_side_share_the_classifiers_passes():
     segmenter = fake_segmenter(by_brightness)
     list(segmenter.segment_many(images(3), list("abcde"), images_at_once=3))
-    assert segmenter.stages.asked_at_once == [3, 2, 1]  # the nth image needs n steps
+    assert segmenter.stages.classifier.images_at_once == [3, 2, 1]  # the nth image needs n steps
 
 
 def test_images_are_read_as_they_are_needed():
@@ -259,11 +260,64 @@ def test_a_text_too_long_for_the_stages_is_refused_before_any_image_is_read():
         fake_segmenter(share).segment("no such file.jpg", ["a" * 71])
 
 
+def test_of_many_images_texts_are_checked_before_the_first_is_asked_for():
+    with pytest.raises(InputError, match="single text"):
+        fake_segmenter(share).segment_many(images(2), "cat")
+
+
+# An image that was encoded, and progress
+
+
+def test_several_questions_about_an_encoded_image_cost_one_image_pass():
+    segmenter = fake_segmenter(by_brightness)
+    encoded = segmenter.encode(images(4)[3])
+    results = [segmenter.segment(encoded, texts) for texts in (list("abcde"), ["x", "y"])]
+    results += segmenter.segment_many([encoded, encoded], list("abcde"))
+    assert segmenter.stages.proposer.encoded == [3]
+    alone = [segmenter.segment(images(4)[3], texts) for texts in (list("abcde"), ["x", "y"])]
+    assert [summary(result) for result in results] == [summary(alone[i]) for i in (0, 1, 0, 0)]
+
+
+def test_an_image_encoded_by_another_segmenter_is_refused():
+    with pytest.raises(InputError, match=r"encoded by another segmenter; encode it with this one\."):
+        fake_segmenter(share).segment(fake_segmenter(share).encode(IMAGE), ["a"])
+
+
+def test_texts_are_encoded_once_for_many_images():
+    segmenter = fake_segmenter(share)
+    list(segmenter.segment_many(images(6), ["a", "b"], images_at_once=2))
+    assert segmenter.stages.proposer.questions == [("a", "b")]
+
+
+def test_progress_names_every_piece_of_work_before_it_begins():
+    told = []
+    fake_segmenter(share).segment(IMAGE, ["a", "b", "c"], callback=told.append)
+    assert [(one.stage, one.step, one.texts) for one in told] == [
+        ("encode", 0, 3),
+        ("propose", 1, 3),
+        ("classify", 1, 3),
+        ("propose", 2, 2),
+        ("classify", 2, 2),
+        ("refine", 2, 2),
+    ]
+
+
+def test_a_callback_that_raises_ends_the_segmentation():
+    def stop(progress):
+        if progress.stage == "classify":
+            raise KeyboardInterrupt
+
+    segmenter = fake_segmenter(share)
+    with pytest.raises(KeyboardInterrupt):
+        segmenter.segment(IMAGE, ["a", "b", "c"], callback=stop)
+    assert segmenter.stages.classifier.images_at_once == []
+
+
 def test_made_from_given_stages_a_segmenter_cannot_be_rebuilt():
     with pytest.raises(InputError, match=r"made from given stages and cannot be rebuilt with other settings\."):
-        Segmenter(FakeStages(share), SegmenterConfig()).replace(score_threshold=0.1)
+        fake_segmenter(share).replace(score_threshold=0.1)
 
 
 def test_ties_for_the_best_go_to_the_earlier_text():
     config = with_settings(SegmenterConfig(), {"score_threshold": 0.9, "keep_best": True})
-    assert keep(np.array([0.2, 0.4, 0.4], dtype=np.float32), config) == (1,)
+    assert passing(np.array([0.2, 0.4, 0.4], dtype=np.float32), config).tolist() == [1]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from clip_as_rnn import Segmenter, load_segmenter
-from clip_as_rnn.loading import ClipView
 from training.benchmark import RULES, Scene, benchmark_sprites, draw_scenes
 from training.concepts import CONCEPTS
 from training.paths import WORK
@@ -60,7 +59,7 @@ def _scenes_with(sprites: Sprites, objects: int, count: int) -> list[Scene]:
     return found[:count]
 
 
-def _play(segmenter: Segmenter[ClipView], scenes: list[Scene]) -> tuple[float, float]:
+def _play(segmenter: Segmenter, scenes: list[Scene]) -> tuple[float, float]:
     right, share = [], []
     for scene in scenes:
         texts = [CONCEPTS[number].name for number in scene.concepts]

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from clip_as_rnn import Segmenter, load_segmenter
-from clip_as_rnn.loading import ClipView
 from training.tune import combinations, scene_parser
 
 SEED = 5
@@ -37,9 +36,7 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def measure_scores(
-    segmenter: Segmenter[ClipView], folder: Path, split: str, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def measure_scores(segmenter: Segmenter, folder: Path, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Collect the scores of present and of absent texts, each asked alone."""
     classes = (folder / "classes.txt").read_text().split("\n")[:-1]
     names = (folder / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from clip_as_rnn import Segmentation, Segmenter, load_segmenter
-from clip_as_rnn.loading import ClipView
 
 
 @dataclass(slots=True)
@@ -94,7 +93,7 @@ def _read(value: str) -> object:
         return value
 
 
-def measure(segmenter: Segmenter[ClipView], folder: Path, split: str, count: int, *, present_only: bool) -> Tally:
+def measure(segmenter: Segmenter, folder: Path, split: str, count: int, *, present_only: bool) -> Tally:
     """Segment scenes and compare with the truth."""
     classes = (folder / "classes.txt").read_text().split("\n")[:-1]
     names = (folder / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()

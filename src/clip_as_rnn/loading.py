@@ -1,35 +1,33 @@
-"""Puts a segmenter together: the one place that knows every concrete part."""
+"""What a name in the configuration stands for: the one place that knows every concrete part of a segmenter."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 
-from clip_as_rnn.classifiers.visual_prompts import Classifier, Exhibit, JudgingMemory, JudgingRules
-from clip_as_rnn.config import BUNDLED, SegmenterConfig, flat_settings, with_settings
-from clip_as_rnn.dense_crf.crf import Bilateral, Gaussian
-from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.classifiers.ensemble import TextEnsemble
+from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
+from clip_as_rnn.config import BUNDLED, SegmenterConfig, with_settings
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.hub import load_clip
-from clip_as_rnn.encoders.preprocess import limit_size, patch_pixels
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import find_preset
-from clip_as_rnn.proposals.grad_cam import ProposalMemory, ProposalRules, Proposer
-from clip_as_rnn.refine.crf import FinishingRules, finish
-from clip_as_rnn.result import Proposal
-from clip_as_rnn.segmenter import Question, Segmenter
-from clip_as_rnn.types import Masks, PatchMaps, ResizedImage, RgbImage, Scores
+from clip_as_rnn.proposals.base import PatchProposer
+from clip_as_rnn.proposals.grad_cam import GradCamProposer
+from clip_as_rnn.proposals.patch_similarity import PatchSimilarityProposer
+from clip_as_rnn.refine.crf import Bilateral, CrfRefiner, Gaussian
+from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import Stages
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DEVICES = ("cpu", "cuda", "mps", "xpu")  # what torch computes on; others of its names hold no values or need plug-ins
-Rules = TypeVar("Rules", ProposalRules, JudgingRules, FinishingRules)
 
 
-def load_segmenter(
+def load_segmenter(  # noqa: PLR0913 - the public door, all but one by keyword
     preset: str | SegmenterConfig = "default",
     *,
     model: str | Path | None = None,
@@ -37,8 +35,9 @@ def load_segmenter(
     device: str = "auto",
     dtype: DType = "auto",
     cache_dir: str | Path | None = None,
+    text_cache: bool = True,
     **settings: object,
-) -> Segmenter["ClipView"]:
+) -> Segmenter:
     """Load the models of a preset and put a segmenter together.
 
     Args:
@@ -49,7 +48,8 @@ def load_segmenter(
         dtype: "auto" takes bfloat16 where the processor multiplies it fast, float16 on older GPUs, else float32; the
             bundled model always runs in float32 then.
         cache_dir: where models of the Hub are kept and looked for, instead of Hugging Face's own folder.
-        settings: any field of `SegmenterConfig` by name.
+        text_cache: keep the features of texts on disk from run to run; see `encoders.text_cache`.
+        settings: any setting of `SegmenterConfig` by name.
 
     Raises:
         InputError: an unknown preset, setting, device or precision, or a folder that holds no model.
@@ -60,9 +60,15 @@ def load_segmenter(
     config = with_settings(config, {**settings, **chosen})
     place = choose_device(device)
     load = partial(_load, device=place, dtype=dtype, cache_dir=cache_dir)
-    proposing = load(config.propose.model)
-    judging = proposing if config.classify.classifier == config.propose.model else load(config.classify.classifier)
-    return assemble(LoadedModels(proposing, judging, cache_file()), config)
+    proposal_encoder = load(config.propose.model)
+    same = config.classify.classifier == config.propose.model
+    models = ClipModels(
+        names=(config.propose.model, config.classify.classifier),
+        proposal_encoder=proposal_encoder,
+        classifier_encoder=proposal_encoder if same else load(config.classify.classifier),
+        text_cache=cache_file() if text_cache else None,
+    )
+    return Segmenter(models.build_stages(config), config, models)
 
 
 def choose_device(device: str) -> torch.device:
@@ -106,115 +112,77 @@ def choose_dtype(dtype: str, device: torch.device, source: str) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClipView:
-    """One image on its way through the stages: shrunk for CLIP, shrunk for the CRF, and what each stage knows of it."""
-
-    image: RgbImage
-    crf_image: ResizedImage
-    proposing: ProposalMemory
-    judging: JudgingMemory
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels as CLIP sees it."""
-        return self.image.shape[0], self.image.shape[1]
-
-
-class LoadedModels:
-    """The two CLIPs of a segmenter, which may be one, and their text features, kept in `text_cache` if given."""
-
-    def __init__(self, proposing: Clip, judging: Clip, text_cache: Path | None) -> None:
-        self.proposing = proposing
-        self.judging = judging
-        self.proposing_texts = TextCache(proposing, text_cache)
-        self.judging_texts = self.proposing_texts if judging is proposing else TextCache(judging, text_cache)
-
-
-class ClipStages:
-    """The stages of CaR on two loaded CLIPs, under one set of settings."""
-
-    def __init__(self, models: LoadedModels, config: SegmenterConfig) -> None:
-        self.models = models
-        self._config = config
-        self._proposer = Proposer(models.proposing, models.proposing_texts, _pick(ProposalRules, config))
-        ensemble = config.classify.template_ensemble if config.classify.templates else "feature"
-        templates = config.classify.templates or (config.propose.proposal_template,)
-        rules = _pick(JudgingRules, config, template_ensemble=ensemble, templates=templates)
-        self._classifier = Classifier(models.judging, models.judging_texts, rules)
-        self._finishing = _pick(FinishingRules, config, kernels=_kernels(config))
-
-    def check(self, texts: Sequence[str]) -> None:
-        """Raise InputError if a text, as it will be worded, is too long for one of the CLIPs."""
-        config = self._config
-        for template in (config.propose.first_proposal_template, config.propose.proposal_template):
-            self.models.proposing.check_lengths(texts, template)
-        for template in config.classify.templates:
-            self.models.judging.check_lengths(texts, template)
-
-    def look(self, image: RgbImage, texts: Sequence[str]) -> ClipView:
-        """Shrink an image to the size limit and pass it through the proposal CLIP."""
-        clip = self.models.proposing
-        small = limit_size(image, self._config.max_side_px)
-        multiple_px = self._config.propose.side_multiple_px or clip.patch_px
-        pixels = patch_pixels(small, multiple_px, clip.patch_px, clip.preparation)
-        crf_image = limit_size(image, self._config.refine.crf_max_side_px or self._config.max_side_px)
-        return ClipView(small, crf_image, self._proposer.look(pixels, texts), self._classifier.look(small, texts))
-
-    def propose(self, view: ClipView, texts: Sequence[str], step: int) -> Proposal:
-        """Stage 1; in referring mode every text shares its softmax with the background alone."""
-        return self._proposer(view.proposing, texts, step)
-
-    def classify(self, questions: Sequence[Question[ClipView]]) -> list[Scores]:
-        """Stage 2, for several images at once."""
-        return self._classifier([Exhibit(one.view.judging, one.maps, one.texts) for one in questions])
-
-    def finish(self, view: ClipView, maps: PatchMaps) -> Masks:
-        """Refine the last proposals to masks of the size that the CRF works at."""
-        return finish(view.crf_image, maps, self._finishing, self.models.proposing.device)
-
-    def describe(self) -> Mapping[str, str]:
-        """Name the models, what identifies their weights, the device and the precision."""
-        proposing, judging = self.models.proposing, self.models.judging
-        return {
-            "model": self._config.propose.model,
-            "model_fingerprint": proposing.fingerprint,
-            "classifier": self._config.classify.classifier,
-            "classifier_fingerprint": judging.fingerprint,
-            "device": str(proposing.device),
-            "dtype": str(proposing.dtype).removeprefix("torch."),
-            "classifier_dtype": str(judging.dtype).removeprefix("torch."),
-        }
-
-
-def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Path | None) -> Clip:
+def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Path | None) -> ClipEncoder:
     return load_clip(source, device=device, dtype=choose_dtype(dtype, device, source), cache_dir=cache_dir)
 
 
-def assemble(models: LoadedModels, config: SegmenterConfig) -> Segmenter[ClipView]:
-    """Put stages around loaded models."""
+class ClipModels:
+    """The two CLIPs of a segmenter, which may be one, under the names they were asked for, and their text features."""
 
-    def rebuild(other: SegmenterConfig) -> Segmenter[ClipView]:
-        if (other.propose.model, other.classify.classifier) != (config.propose.model, config.classify.classifier):
+    def __init__(
+        self,
+        names: tuple[str, str],
+        proposal_encoder: ClipEncoder,
+        classifier_encoder: ClipEncoder,
+        text_cache: Path | None,
+    ) -> None:
+        self.names = names
+        self.proposal_encoder = proposal_encoder
+        self.classifier_encoder = classifier_encoder
+        self._proposal_texts = TextCache(proposal_encoder, text_cache)
+        same = classifier_encoder is proposal_encoder
+        self._classifier_texts = self._proposal_texts if same else TextCache(classifier_encoder, text_cache)
+
+    def build_stages(self, config: SegmenterConfig) -> Stages:
+        """Put stages around the loaded models.
+
+        Raises:
+            InputError: the settings ask for other models, or for what these cannot do.
+        """
+        if (config.propose.model, config.classify.classifier) != self.names:
             raise InputError("Other models need a segmenter of their own; call load_segmenter.")
-        return assemble(models, other)
+        return Stages(self._build_proposer(config), self._build_classifier(config), self._build_refiner(config))
 
-    return Segmenter(ClipStages(models, config), config, rebuild)
+    def describe(self) -> Mapping[str, str]:
+        """Name the models, what identifies their weights, the device and the precision."""
+        proposal, classifier = self.proposal_encoder, self.classifier_encoder
+        return {
+            "model": self.names[0],
+            "model_fingerprint": proposal.fingerprint,
+            "classifier": self.names[1],
+            "classifier_fingerprint": classifier.fingerprint,
+            "device": str(proposal.device),
+            "dtype": str(proposal.dtype).removeprefix("torch."),
+            "classifier_dtype": str(classifier.dtype).removeprefix("torch."),
+        }
 
+    def _build_proposer(self, config: SegmenterConfig) -> PatchProposer:
+        proposer = GradCamProposer if config.propose.proposals == "cam" else PatchSimilarityProposer
+        return proposer(self.proposal_encoder, self._proposal_texts, config.propose, config.mode)
 
-def _pick(rules: type[Rules], config: SegmenterConfig, **others: Any) -> Rules:
-    """Take a stage's settings from the config by their names."""
-    names = {field.name for field in fields(rules)} - set(others)
-    settings = flat_settings(config)
-    return rules(**{name: settings[name] for name in names}, **others)
+    def _build_classifier(self, config: SegmenterConfig) -> VisualPromptClassifier:
+        classify = config.classify
+        ensemble = TextEnsemble(
+            self.classifier_encoder,
+            self._classifier_texts,
+            templates=classify.templates or (config.propose.proposal_template,),
+            ensemble=classify.template_ensemble if classify.templates else "feature",
+            contrast_texts=classify.contrast_texts,
+        )
+        half_positions = config.propose.half_position_embeddings
+        return VisualPromptClassifier(self.classifier_encoder, ensemble, classify, half_positions=half_positions)
 
-
-def _kernels(config: SegmenterConfig) -> tuple[Gaussian | Bilateral, ...]:
-    return (
-        Gaussian(xy=config.refine.crf_gaussian_xy, weight=config.refine.crf_gaussian_weight),
-        Bilateral(
-            xy=config.refine.crf_bilateral_xy,
-            rgb=config.refine.crf_bilateral_rgb,
-            weight=config.refine.crf_bilateral_weight,
-        ),
-    )
+    def _build_refiner(self, config: SegmenterConfig) -> CrfRefiner:
+        refine = config.refine
+        return CrfRefiner(
+            mode=config.mode,
+            crf=refine.crf,
+            iterations=refine.crf_iterations,
+            kernels=(
+                Gaussian(xy=refine.crf_gaussian_xy, weight=refine.crf_gaussian_weight),
+                Bilateral(xy=refine.crf_bilateral_xy, rgb=refine.crf_bilateral_rgb, weight=refine.crf_bilateral_weight),
+            ),
+            crf_image=refine.crf_image,
+            background_factor=refine.background_factor,
+            device=self.proposal_encoder.device,
+        )

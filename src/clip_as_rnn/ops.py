@@ -5,12 +5,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from pycocotools import mask as coco
 from torch import Tensor
 
-from clip_as_rnn.types import PatchMaps, SoftMasks
+from clip_as_rnn.types import LabelMap, Masks, PatchMaps, SoftMasks
 
 
 def min_max_scale(maps: PatchMaps) -> PatchMaps:
@@ -28,14 +28,32 @@ def grow_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
     return grown
 
 
-def grow_masks(masks: Bool[ndarray, "n h w"], size_hw: tuple[int, int]) -> Bool[ndarray, "n H W"]:
-    """Enlarge or shrink masks to another size, nearest neighbour."""
-    if masks.shape[1:] == size_hw:
-        return masks
-    grown = np.empty((len(masks), *size_hw), dtype=bool)
-    for i, mask in enumerate(masks):
-        grown[i] = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return grown
+def resize_nearest(labels: LabelMap | Masks, size_hw: tuple[int, int]) -> Int[ndarray, "H W"] | Bool[ndarray, "n H W"]:
+    """Resize a label map (h, w), or masks (n, h, w), to another size, nearest neighbor."""
+    if labels.shape[-2:] == size_hw:
+        return labels
+    if _is_label_map(labels):
+        resized = cv2.resize(labels.astype(np.int32), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return resized.astype(labels.dtype)
+    masks = np.empty((len(labels), *size_hw), dtype=bool)
+    for i, mask in enumerate(labels):
+        masks[i] = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return masks
+
+
+def _is_label_map(labels: LabelMap | Masks) -> bool:
+    return labels.dtype != bool
+
+
+def drop_empty(labels: LabelMap | Masks, count: int) -> tuple[LabelMap | Bool[ndarray, "k h w"], Int[ndarray, " k"]]:
+    """Leave out those of `count` texts that have no pixel, and number the others anew; also return which these are."""
+    if not _is_label_map(labels):
+        found = np.flatnonzero(labels.any(axis=(1, 2)))
+        return labels[found], found
+    found = np.flatnonzero(np.bincount(labels.ravel(), minlength=count + 1)[1:])
+    renumbered = np.zeros(count + 1, dtype=labels.dtype)
+    renumbered[found + 1] = np.arange(1, len(found) + 1)
+    return renumbered[labels], found
 
 
 def components_box_mask(mask: UInt8[ndarray, "gh gw"], *, clamp: bool) -> Float[Tensor, "gh gw"]:

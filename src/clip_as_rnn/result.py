@@ -5,12 +5,16 @@ Knows nothing of models, files or colours.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from scipy.ndimage import find_objects
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_maps
-from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
+from clip_as_rnn.ops import encode_rle, grow_maps
+from clip_as_rnn.types import LabelMap, Masks, PatchMaps, Scores, SoftMasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,17 +105,36 @@ class Refinement:
     pictures: RefinementPictures | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _MasksField:
+    """The field `masks` of a segmentation; made of its label map, if it has one, when first asked for."""
+
+    def __get__(self, instance: "Segmentation | None", owner: type) -> Masks:
+        """Return the masks (n, h, w)."""
+        if instance is None:
+            raise AttributeError("masks")  # a field without a default
+        held = instance.__dict__
+        if held["masks"] is None:
+            held["masks"] = np.stack([held["labels"] == i + 1 for i in range(len(instance))])
+        masks: Masks = held["masks"]
+        return masks
+
+    def __set__(self, instance: "Segmentation", masks: Masks) -> None:
+        """Keep masks that are given."""
+        instance.__dict__["masks"] = masks
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """The texts found in one image, each with its mask and its score.
 
-    Row i of `masks` and of `scores` belongs to `texts[i]`; rejected texts are absent from all three.
+    Row i of `masks`, `boxes` and `scores` belongs to `texts[i]`; rejected texts are absent from all of them.
     In semantic mode the masks are disjoint; in referring mode they may overlap.
 
     Attributes:
         queries: every text asked, in the order asked, duplicates merged.
         texts: those found, in the order asked.
-        masks: (n, h, w) bool, at the input's size.
+        masks: (n, h, w) bool, at the input's size. Of a segmentation that was made from a label map they are made when
+            they are first asked for: a thousand masks take a thousand times the memory of the map.
         scores: (n,) in [0, 1]: the classifier's last verdict on each text.
         rejections: one per text that was not found, in the order asked.
         trace: every step, if it was asked for.
@@ -136,17 +159,97 @@ class Segmentation:
         if len(set(counts)) > 1:
             raise InputError(f"Expected one mask and one score per text, but got texts, masks, scores: {counts}.")
 
+    @classmethod
+    def from_label_map(
+        cls,
+        labels: LabelMap,
+        *,
+        queries: tuple[str, ...],
+        texts: tuple[str, ...],
+        scores: Scores,
+        **others: Any,
+    ) -> "Segmentation":
+        """Make a segmentation of one label map (h, w), 0 for background and i + 1 for `texts[i]`.
+
+        Raises:
+            InputError: the map has a label without a text, or there is not one score per text.
+        """
+        if labels.max(initial=0) > len(texts):
+            raise InputError(f"Expected labels up to {len(texts)}, one per text, but got {labels.max()}.")
+        none_made = np.broadcast_to(np.False_, (len(texts), *labels.shape))  # takes no memory
+        segmentation = cls(queries=queries, texts=texts, masks=none_made, scores=scores, **others)
+        segmentation.__dict__.update(labels=labels, masks=None if texts else none_made)
+        return segmentation
+
+    @property
+    def _labels(self) -> LabelMap | None:
+        labels: LabelMap | None = self.__dict__.get("labels")
+        return labels
+
     @property
     def size_hw(self) -> tuple[int, int]:
         """Height and width of the image in pixels."""
-        return self.masks.shape[1], self.masks.shape[2]
+        height, width = self.masks.shape[1:] if self._labels is None else self._labels.shape
+        return height, width
+
+    @property
+    def boxes(self) -> Int[ndarray, "n 4"]:
+        """Boxes around the masks, (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; zeros for an empty mask."""
+        boxes = np.zeros((len(self), 4), dtype=np.int64)
+        if self._labels is not None:
+            slices = find_objects(self._labels, max_label=len(self))
+        else:
+            slices = [one for mask in self.masks for one in find_objects(mask.astype(np.uint8), max_label=1)]
+        for box, place in zip(boxes, slices, strict=True):
+            if place is not None:
+                rows, columns = place
+                box[:] = columns.start, rows.start, columns.stop, rows.stop
+        return boxes
+
+    def __len__(self) -> int:
+        """Count the texts found."""
+        return len(self.texts)
+
+    def __repr__(self) -> str:
+        """Name the size, what was found with its score, and what was not."""
+        height, width = self.size_hw
+        found = ", ".join(f"{text} {score:.2f}" for text, score in zip(self.texts, self.scores, strict=True))
+        rejected = ", ".join(rejection.text for rejection in self.rejections)
+        return f"Segmentation({width}x{height}, found: {found or 'nothing'}; rejected: {rejected or 'nothing'})"
 
     def label_map(self) -> LabelMap:
         """Paint the masks into one map: 0 is background, i + 1 is `texts[i]`.
 
         Where masks overlap, the higher score wins; among equal scores, the later text.
         """
+        if self._labels is not None:
+            return self._labels.copy()
         labels = np.zeros(self.size_hw, dtype=np.int64)
         for i in np.argsort(self.scores, kind="stable"):
             labels[self.masks[i]] = i + 1
         return labels
+
+    def to_coco(self, *, image_id: int = 1) -> list[dict[str, Any]]:
+        """List one COCO annotation per text found, ready for JSON: compressed run lengths, box (x, y, w, h), score.
+
+        `category_id` counts the queries from 1, so that it is the same on every image that was asked the same texts.
+        """
+        annotations = []
+        for i, (mask, box) in enumerate(zip(self.masks, self.boxes.tolist(), strict=True)):
+            x0, y0, x1, y1 = box
+            annotations.append(
+                {
+                    "id": i + 1,
+                    "image_id": image_id,
+                    "category_id": self.queries.index(self.texts[i]) + 1,
+                    "segmentation": encode_rle(mask),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                    "score": float(self.scores[i]),
+                }
+            )
+        return annotations
+
+
+Segmentation.masks = _MasksField()  # type: ignore[assignment] # a descriptor, behind the field of that name

@@ -1,238 +1,223 @@
-"""CLIP as RNN (Sun et al., CVPR 2024, algorithm 1): propose a mask per text, judge each, drop what fails, repeat.
+"""CLIP as RNN (Sun et al., CVPR 2024, algorithm 1): propose a mask per text, classify each, drop what fails, repeat.
 
-The stages are passed in; this module imports no model and knows nothing of gradients, prompts or files.
+The stages are passed in; this module knows no model. Image work, text work and the recurrence are apart, so that
+several questions about one image cost one image pass.
 """
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
+from clip_as_rnn.encoders.preprocess import limit_size
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import ImageSource, read_image
-from clip_as_rnn.ops import grow_masks
+from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.prompts.queries import check_texts
-from clip_as_rnn.result import Proposal, Rejection, Segmentation, Step, Trace
-from clip_as_rnn.types import Masks, PatchMaps, RgbImage, Scores
+from clip_as_rnn.result import Proposal, Rejection, Segmentation, Trace
+from clip_as_rnn.state import Callback, EncodedImage, EncodedTexts, Models, Progress, Stages, State, reject
+from clip_as_rnn.timing import Stopwatch
+from clip_as_rnn.types import Scores
 
 
-@runtime_checkable
-class SizedView(Protocol):
-    """An image as the stages want it; made per call and gone with it."""
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """Height and width in pixels at which masks are proposed and judged."""
-
-
-View = TypeVar("View", bound=SizedView)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Question(Generic[View]):
-    """What a step asks of the classifier: does row i of `maps` show `texts[i]`?"""
-
-    view: View
-    maps: PatchMaps
-    texts: tuple[str, ...]
-
-
-@runtime_checkable
-class Stages(Protocol[View]):
-    """What a segmenter is made of. Stages hold what was loaded, and nothing of any image."""
-
-    def check(self, texts: Sequence[str]) -> None:
-        """Raise InputError if a text cannot be read."""
-
-    def look(self, image: RgbImage, texts: Sequence[str]) -> View:
-        """Take in one image, before the first step."""
-
-    def propose(self, view: View, texts: Sequence[str], step: int) -> Proposal:
-        """Stage 1: one soft mask per text, given that only these texts are left; steps count from 0."""
-
-    def classify(self, questions: Sequence[Question[View]]) -> list[Scores]:
-        """Stage 2: one score per mask, for several images at once."""
-
-    def finish(self, view: View, maps: PatchMaps) -> Masks:
-        """Refine the last proposals to masks, of any size."""
-
-    def describe(self) -> Mapping[str, str]:
-        """Say what was loaded: models, fingerprints, device, precision."""
-
-
-def recurrence(
-    stages: Stages[View], view: View, texts: tuple[str, ...], config: SegmenterConfig
-) -> Generator[Question[View], Scores, tuple[Step, ...]]:
-    """Run algorithm 1 on one image. Yields a question for the classifier, is sent its scores, returns every step.
-
-    The texts alive only ever become fewer, so it ends after at most one step more than there are texts.
-    """
-    steps: list[Step] = []
-    alive = texts
-    passed_before = 0 if config.recurrence.repeat_first_step else len(alive)
-    while alive:
-        proposal = stages.propose(view, alive, len(steps))
-        scores = yield Question(view, proposal.maps, alive)
-        kept = keep(scores, config)
-        steps.append(Step(alive, proposal.cams, proposal.maps, scores, kept, view.size_hw))
-        if len(kept) == passed_before or len(steps) == config.recurrence.max_steps:
-            break
-        alive, passed_before = tuple(alive[i] for i in kept), len(kept)
-    return tuple(steps)
-
-
-def keep(scores: Scores, config: SegmenterConfig) -> tuple[int, ...]:
-    """Choose the texts that pass: score >= theta (paper), or > theta and at least the best one (authors' release)."""
-    if config.recurrence.max_steps == 0:
-        return tuple(range(len(scores)))
-    threshold = config.classify.score_threshold
-    passing = scores > threshold if config.recurrence.strict_threshold else scores >= threshold
-    if config.recurrence.keep_best and not passing.any():
-        return (int(np.argmax(scores)),)
-    return tuple(int(i) for i in np.flatnonzero(passing))
-
-
-class Segmenter(Generic[View]):
+class Segmenter:
     """Finds texts in images. Holds what was loaded and the settings; no call leaves a trace in it."""
 
-    def __init__(
-        self,
-        stages: Stages[View],
-        config: SegmenterConfig,
-        rebuild: Callable[[SegmenterConfig], "Segmenter[View]"] | None = None,
-    ) -> None:
+    def __init__(self, stages: Stages, config: SegmenterConfig, models: Models | None = None) -> None:
         self.stages = stages
         self.config = config
-        self._rebuild = rebuild
+        self.models = models
 
-    def segment(self, image: ImageSource, texts: Sequence[str], *, trace: bool = False) -> Segmentation:
+    def segment(
+        self,
+        image: ImageSource | EncodedImage,
+        texts: Sequence[str],
+        *,
+        trace: bool = False,
+        callback: Callback | None = None,
+    ) -> Segmentation:
         """Find the texts in one image.
 
         Args:
-            image: a path, bytes of a file, a PIL image, (h, w, 3) uint8 array or (3, h, w) uint8 tensor, RGB.
+            image: a path, bytes of a file, a PIL image, (h, w, 3) uint8 array or (3, h, w) uint8 tensor, RGB; or what
+                `encode` returned for it, which saves the image pass.
             texts: what to look for, one or more; duplicates are merged.
             trace: keep every step: what was proposed, scored and dropped.
+            callback: told of every piece of work before it begins; what it raises ends the segmentation.
 
         Raises:
             InputError: an image that cannot be read, no texts, a blank one, or one that is too long for CLIP.
         """
-        return next(self.segment_many([image], texts, trace=trace))
+        (segmentation,) = self._segment_batch([image], self.encode_texts(texts), trace=trace, callback=callback)
+        return segmentation
 
     def segment_many(
-        self, images: Iterable[ImageSource], texts: Sequence[str], *, trace: bool = False, images_at_once: int = 4
+        self,
+        images: Iterable[ImageSource | EncodedImage],
+        texts: Sequence[str],
+        *,
+        trace: bool = False,
+        images_at_once: int = 4,
+        callback: Callback | None = None,
     ) -> Iterator[Segmentation]:
         """Find the texts in each image, in order; images are read as they are needed.
 
         `images_at_once` of them go through the recurrence side by side, so that the classifier's passes are full.
-        The result of an image does not depend on its neighbours, up to the rounding of batched products.
+        The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
+        errors are those of `segment`; texts are checked at once, images when it is their turn.
         """
-        queries = check_texts(texts)
-        self.stages.check(queries)
+        encoded = self.encode_texts(texts)
         waiting = iter(images)
-        while batch := [read_image(image) for image in islice(waiting, max(1, images_at_once))]:
-            runs = [_Run(self.stages, image, queries, self.config) for image in batch]
-            while asking := [run for run in runs if run.question]:
-                started = time.perf_counter()
-                answers = self.stages.classify([run.question for run in asking if run.question])
-                elapsed = (time.perf_counter() - started) / len(asking)
-                for run, scores in zip(asking, answers, strict=True):
-                    run.seconds["classify"] = run.seconds.get("classify", 0.0) + elapsed
-                    run.answer(scores)
-            for run in runs:
-                yield run.conclude(trace=trace)
+        batches = iter(lambda: list(islice(waiting, max(1, images_at_once))), [])
+        return (
+            segmentation
+            for batch in batches
+            for segmentation in self._segment_batch(batch, encoded, trace=trace, callback=callback)
+        )
 
-    def replace(self, **settings: object) -> "Segmenter[View]":
+    def _segment_batch(
+        self,
+        images: Sequence[ImageSource | EncodedImage],
+        texts: EncodedTexts,
+        *,
+        trace: bool,
+        callback: Callback | None,
+    ) -> list[Segmentation]:
+        """Encode a few images, run them through the recurrence side by side, and refine what is left."""
+        report = callback or _ignore
+        report(Progress("encode", 0, len(texts.queries) * len(images)))
+        states = [self._start(self._encoded(image), texts) for image in images]
+        self._recur(states, report)
+        segmentations = []
+        for state in states:
+            report(Progress("refine", len(state.steps), len(state.active)))
+            segmentations.append(self._finish(state, trace=trace))
+        return segmentations
+
+    def _recur(self, states: Sequence[State], report: Callback) -> None:
+        """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more."""
+        step = 0
+        while running := [state for state in states if not state.converged]:
+            step += 1
+            for state in running:
+                report(Progress("propose", step, len(state.active)))
+                state.proposal = self._propose(state, step)  # y_t = f(x, h_t-1)
+            report(Progress("classify", step, sum(len(state.active) for state in running)))
+            for state, scores in zip(running, self._classify(running), strict=True):  # s_t = g(x, y_t, h_t-1)
+                state.update(scores, self.config)  # h_t = the texts of h_t-1 with s_t >= theta
+
+    def _propose(self, state: State, step: int) -> Proposal:
+        """Propose one mask per active text of one image."""
+        with state.stopwatch.measure("propose"):
+            return self.stages.proposer.propose(state.related, state.active, step)
+
+    def _classify(self, states: Sequence[State]) -> list[Scores]:
+        """Score the masks of all images in one go, and book each image its share of the time."""
+        stopwatch = Stopwatch()
+        with stopwatch.measure("classify", shared_by=len(states)):
+            scores = self.stages.classifier.classify([state.to_classify() for state in states])
+        for state in states:
+            state.stopwatch.seconds["classify"] += stopwatch.seconds["classify"]
+        return scores
+
+    def _start(self, image: EncodedImage, texts: EncodedTexts) -> State:
+        """Begin with all texts, h_0."""
+        stopwatch = Stopwatch({"encode_image": image.seconds, "encode_text": texts.seconds})
+        with stopwatch.measure("propose"):
+            related = self.stages.proposer.relate(image.for_proposer, texts.for_proposer)
+        return State(image, texts, related, np.arange(len(texts.queries)), stopwatch)
+
+    def _finish(self, state: State, *, trace: bool) -> Segmentation:
+        """Refine the last proposals of the texts that passed, and say of the others in which step they fell."""
+        last, queries = state.steps[-1], state.texts.queries
+        with state.stopwatch.measure("refine"):
+            limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
+            refined = self.stages.refiner.refine(
+                limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
+            )
+            kept, rejections = state.active, reject(state.steps, self.config)
+            if self.config.refine.drop_empty_masks:
+                refined, found = drop_empty(refined, len(kept))
+                for i in np.setdiff1d(np.arange(len(kept)), found):
+                    text, score = queries[kept[i]], float(last.scores[last.kept[i]])
+                    rejections[text] = Rejection(text, len(state.steps), score, "no pixel left after refinement")
+                kept = kept[found]
+            refined = resize_nearest(refined, state.image.pixels.shape[:2])
+        described: dict[str, Any] = {
+            "queries": queries,
+            "texts": tuple(queries[i] for i in kept),
+            "scores": np.array([last.scores[last.texts.index(queries[i])] for i in kept], dtype=np.float32),
+            "rejections": tuple(rejections[text] for text in queries if text in rejections),
+            "trace": Trace(tuple(state.steps)) if trace else None,
+            "seconds": dict(state.stopwatch.seconds),
+        }
+        if refined.dtype != bool:
+            return Segmentation.from_label_map(refined, **described)
+        return Segmentation(masks=refined, **described)
+
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.
+
+        Raises:
+            InputError: an image that cannot be read, or with more patches than fit into memory.
+        """
+        pixels, stopwatch = read_image(image), Stopwatch()
+        with stopwatch.measure("encode_image"):
+            resized = limit_size(pixels, self.config.max_side_px)
+            for_proposer = self.stages.proposer.encode_image(resized)
+            for_classifier = self.stages.classifier.encode_image(resized)
+        seconds = stopwatch.seconds["encode_image"]
+        return EncodedImage(pixels, resized, for_proposer, for_classifier, self.stages, seconds)
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Do all that depends on the texts alone.
+
+        Raises:
+            InputError: no texts, a blank one, or one that is too long for CLIP as the settings word it.
+        """
+        queries, stopwatch = check_texts(texts), Stopwatch()
+        self.stages.proposer.check_texts(queries)
+        self.stages.classifier.check_texts(queries)
+        with stopwatch.measure("encode_text"):
+            for_proposer = self.stages.proposer.encode_texts(queries)
+            for_classifier = self.stages.classifier.encode_texts(queries)
+        return EncodedTexts(queries, for_proposer, for_classifier, stopwatch.seconds["encode_text"])
+
+    def _encoded(self, image: ImageSource | EncodedImage) -> EncodedImage:
+        """Encode an image unless it was."""
+        if not isinstance(image, EncodedImage):
+            return self.encode(image)
+        if image.stages is not self.stages:
+            raise InputError("This image was encoded by another segmenter; encode it with this one.")
+        return image
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Check before the first image what would otherwise fail on every one of them.
+
+        Raises:
+            InputError: a text, or a background or contrast text of the settings, is too long as the settings word it.
+        """
+        config = self.config
+        self.stages.proposer.check_texts((*texts, *config.propose.background_texts))
+        self.stages.classifier.check_texts((*texts, *config.classify.contrast_texts))
+
+    def replace(self, **settings: object) -> "Segmenter":
         """Make a segmenter with other settings on the same loaded models.
 
         Raises:
             InputError: an unknown setting, a value out of range, or other models: load those anew.
         """
-        if self._rebuild is None:
+        if self.models is None:
             raise InputError("This segmenter was made from given stages and cannot be rebuilt with other settings.")
-        return self._rebuild(with_settings(self.config, settings))
+        config = with_settings(self.config, settings)
+        return Segmenter(self.models.build_stages(config), config, self.models)
 
     def describe(self) -> Mapping[str, str]:
-        """Say what was loaded: models, fingerprints, device, precision."""
-        return self.stages.describe()
+        """Name the models, what identifies their weights, the device and the precision."""
+        return {} if self.models is None else self.models.describe()
 
 
-@dataclass(slots=True, eq=False)
-class _Run(Generic[View]):
-    """One image on its way through the recurrence."""
-
-    stages: Stages[View]
-    image: RgbImage
-    queries: tuple[str, ...]
-    config: SegmenterConfig
-    question: Question[View] | None = None
-    steps: tuple[Step, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    view: View = field(init=False)
-    _turns: Generator[Question[View], Scores, tuple[Step, ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        started = time.perf_counter()
-        self.view = self.stages.look(self.image, self.queries)
-        self._turns = recurrence(self.stages, self.view, self.queries, self.config)
-        self.seconds["look"] = time.perf_counter() - started
-        self.answer(None)
-
-    def answer(self, scores: Scores | None) -> None:
-        """Go on to the next question, or to the end."""
-        started = time.perf_counter()
-        try:
-            self.question = next(self._turns) if scores is None else self._turns.send(scores)
-        except StopIteration as end:
-            self.question, self.steps = None, end.value
-        self.seconds["propose"] = self.seconds.get("propose", 0.0) + time.perf_counter() - started
-
-    def conclude(self, *, trace: bool) -> Segmentation:
-        """Refine the last proposals of the texts that stayed, and say of the others where they fell."""
-        started = time.perf_counter()
-        last = self.steps[-1]
-        kept = np.array(last.kept, dtype=int)
-        masks = self.stages.finish(self.view, _last_maps(self.steps, self.config)[kept])
-        rejections = _rejections(self.steps, self.config)
-        if self.config.refine.drop_empty_masks:
-            filled = masks.any(axis=(1, 2))
-            for i in kept[~filled]:
-                text = last.texts[i]
-                rejections[text] = Rejection(
-                    text, len(self.steps), float(last.scores[i]), "no pixel left after refinement"
-                )
-            masks, kept = masks[filled], kept[filled]
-        masks = grow_masks(masks, self.image.shape[:2])
-        self.seconds["finish"] = time.perf_counter() - started
-        return Segmentation(
-            queries=self.queries,
-            texts=tuple(last.texts[i] for i in kept),
-            masks=masks,
-            scores=last.scores[kept],
-            rejections=tuple(rejections[text] for text in self.queries if text in rejections),
-            trace=Trace(self.steps) if trace else None,
-            seconds=dict(self.seconds),
-        )
-
-
-def _last_maps(steps: Sequence[Step], config: SegmenterConfig) -> PatchMaps:
-    """Take the last step's maps; where all of them are zero, the release falls back on the step before."""
-    last = steps[-1]
-    if config.propose.foreground_fallback and len(steps) > 1 and not last.maps.any():
-        before = steps[-2]
-        return before.maps[[before.texts.index(text) for text in last.texts]]
-    return last.maps
-
-
-def _rejections(steps: Sequence[Step], config: SegmenterConfig) -> dict[str, Rejection]:
-    """Say of every dropped text in which step it fell, and at what score."""
-    bound = "not above" if config.recurrence.strict_threshold else "below"
-    reason = f"score {bound} {config.classify.score_threshold:g}"
-    return {
-        step.texts[i]: Rejection(step.texts[i], number, float(step.scores[i]), reason)
-        for number, step in enumerate(steps, start=1)
-        for i in step.dropped
-    }
+def _ignore(_: Progress) -> None:
+    """Report to nobody."""

@@ -20,3 +20,4 @@ Mask: TypeAlias = Bool[ndarray, "h w"]
 Masks: TypeAlias = Bool[ndarray, "n h w"]
 Scores: TypeAlias = Float[ndarray, " n"]  # in [0, 1]
 LabelMap: TypeAlias = Int[ndarray, "h w"]  # 0 is background
+TextIndices: TypeAlias = Int[ndarray, " k"]  # positions among the queries, ascending

@@ -49,9 +49,7 @@ class Outcome:
     error: InputError | None = None
 
 
-def segment_files(
-    sources: Iterable[Source], job: Job, load_segmenter: Callable[[], Segmenter[Any]]
-) -> Iterator[Outcome]:
+def segment_files(sources: Iterable[Source], job: Job, load_segmenter: Callable[[], Segmenter]) -> Iterator[Outcome]:
     """Segment pictures and write the results of each; yield what became of it.
 
     `load_segmenter` is called when the first picture is in hand, so that mistakes show before models are loaded.
@@ -59,9 +57,9 @@ def segment_files(
     Raises:
         CarError: something is wrong that concerns all pictures: models, the folder.
     """
-    loaded: list[Segmenter[Any]] = []
+    loaded: list[Segmenter] = []
 
-    def segmenter() -> Segmenter[Any]:
+    def segmenter() -> Segmenter:
         if not loaded:
             loaded.append(load_segmenter())
         return loaded[0]
@@ -75,7 +73,7 @@ def segment_files(
             yield _segment_file(source, job, segmenter)
 
 
-def _segment_file(source: Source, job: Job, segmenter: Callable[[], Segmenter[Any]]) -> Outcome:
+def _segment_file(source: Source, job: Job, segmenter: Callable[[], Segmenter]) -> Outcome:
     try:
         picture = read_picture(source.path)
         digest = _digest(source.path)
@@ -92,7 +90,7 @@ def _segment_file(source: Source, job: Job, segmenter: Callable[[], Segmenter[An
     return Outcome(source.path, segmentation, written, picture.notes)
 
 
-def _is_done(source: Source, job: Job, segmenter: Callable[[], Segmenter[Any]]) -> bool:
+def _is_done(source: Source, job: Job, segmenter: Callable[[], Segmenter]) -> bool:
     """Tell whether all results are there, none younger than their record, made of what is asked for now.
 
     The models are loaded only if nothing else differs.

@@ -27,7 +27,7 @@ from clip_as_rnn.encoders.checkpoint import (
     read_preprocessor,
     weight_files,
 )
-from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.tokenizer import TOKENIZER_FILES, has_tokenizer, load_tokenizer
 from clip_as_rnn.errors import InputError, WeightsError
 
@@ -43,7 +43,7 @@ _PROBES = ["cat", "dog"]
 
 def load_clip(
     source: str | Path, *, device: torch.device, dtype: torch.dtype, cache_dir: str | Path | None = None
-) -> Clip:
+) -> ClipEncoder:
     """Load a CLIP in Hugging Face's CLIPModel format, and see that it reads texts.
 
     Raises:
@@ -78,14 +78,14 @@ def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
 
 
-def _read_clip(folder: Path, device: torch.device, dtype: torch.dtype) -> Clip:
+def _read_clip(folder: Path, device: torch.device, dtype: torch.dtype) -> ClipEncoder:
     config, files = read_config(folder), weight_files(folder)
     text = config.text_config
     tokenizer = load_tokenizer(folder, text.vocab_size, text.eos_token_id)
     preprocessor = read_preprocessor(folder, config.vision_config.image_size)
     model = load_model(config, files, device, dtype)
-    clip = Clip(model, tokenizer, preprocessor, fingerprint(folder), read_logit_scale(files))
-    features = clip.encode_texts(_PROBES)
+    clip = ClipEncoder(model, tokenizer, preprocessor, fingerprint(folder), read_logit_scale(files))
+    features = clip.encode_text(_PROBES)
     if not features.isfinite().all():
         raise ValueError(f"its features of texts are no finite numbers in {dtype}")
     if torch.equal(features[0], features[1]):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clip_as_rnn.encoders.clip import Clip
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.types import Features
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def cache_file() -> Path | None:
 class TextCache:
     """The text side of one CLIP. Asking for the same text again, in any order, returns the same features."""
 
-    def __init__(self, clip: Clip, file: Path | None = None) -> None:
+    def __init__(self, clip: ClipEncoder, file: Path | None = None) -> None:
         self._clip = clip
         self._file = file
         self._known: dict[str, torch.Tensor] = {}
@@ -64,14 +64,14 @@ class TextCache:
         known |= self._recall([text for text in unique if text not in known])
         unknown = [text for text in unique if text not in known]
         if unknown:
-            fresh = dict(zip(unknown, self._clip.encode_texts(unknown).cpu(), strict=True))
+            fresh = dict(zip(unknown, self._clip.encode_text(unknown).cpu(), strict=True))
             known |= fresh
             self._remember(fresh)
         if len(self._known) + len(known) > _KEPT_TEXTS:  # a server is asked new ones for ever
             self._known = {}
         self._known |= known
         if not texts:
-            return torch.zeros(0, self._clip.width, device=self._clip.device)
+            return torch.zeros(0, self._clip.embed_dim, device=self._clip.device)
         return torch.stack([known[text] for text in texts]).to(self._clip.device)
 
     def _key(self, text: str) -> bytes:
@@ -87,7 +87,7 @@ class TextCache:
                 return {}
             with closing(sqlite3.connect(self._file, timeout=_WAIT_S)) as store:
                 keys = {self._key(text): text for text in texts}
-                rows = _read(store, list(keys), self._clip.width)
+                rows = _read(store, list(keys), self._clip.embed_dim)
                 found = {keys[key]: feature for key, feature in rows.items()}
         except (sqlite3.Error, OSError) as error:
             _log.info("The cache of text features in %s was not read: %s", self._file, error)

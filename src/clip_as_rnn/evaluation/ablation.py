@@ -74,12 +74,12 @@ class Ablation:
     is_written: bool = False
 
 
-Reload: TypeAlias = Callable[[str], Segmenter[Any]]  # loads the same models in another precision
+Reload: TypeAlias = Callable[[str], Segmenter]  # loads the same models in another precision
 
 
 def ablate(
     protocol: EvaluationProtocol,
-    segmenter: Segmenter[Any],
+    segmenter: Segmenter,
     folder: Path,
     parts: Sequence[str],
     options: RunOptions,
@@ -148,11 +148,11 @@ def render_ablation(ablation: Ablation, title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _changed(segmenter: Segmenter[Any], variant: Variant) -> Segmenter[Any]:
+def _changed(segmenter: Segmenter, variant: Variant) -> Segmenter:
     return segmenter.replace(**variant.changes) if variant.changes else segmenter
 
 
-def _is_idle(variant: Variant, base: Segmenter[Any], protocol: EvaluationProtocol, split: Split) -> bool:
+def _is_idle(variant: Variant, base: Segmenter, protocol: EvaluationProtocol, split: Split) -> bool:
     """Tell whether a variant segments nothing otherwise: passes of things and stuff replace some settings."""
     selects_otherwise = variant.selection is not None and protocol.describe()["asked"] is not None
     if variant.folder == "base" or variant.dtype is not None or selects_otherwise:

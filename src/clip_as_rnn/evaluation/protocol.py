@@ -104,7 +104,7 @@ def open_split(protocol: EvaluationProtocol) -> Split:
 class Pass:
     """The `texts` that are segmented in one pass, whose labels are `labels`, row by row."""
 
-    segmenter: Segmenter[Any]
+    segmenter: Segmenter
     texts: tuple[str, ...]
     labels: tuple[int, ...]
 
@@ -126,7 +126,7 @@ class Prediction:
     seconds: float
 
 
-def plan_passes(segmenter: Segmenter[Any], vocabulary: Vocabulary, order: PassOrder) -> tuple[Pass, ...]:
+def plan_passes(segmenter: Segmenter, vocabulary: Vocabulary, order: PassOrder) -> tuple[Pass, ...]:
     """Return the passes in the order in which they are painted: stuff first, so that things lie on top."""
     if order == "single" or not vocabulary.of_kind("stuff") or not vocabulary.of_kind("thing"):
         return (Pass(segmenter, vocabulary.texts, tuple(range(1, len(vocabulary.texts) + 1))),)
@@ -139,14 +139,14 @@ def plan_passes(segmenter: Segmenter[Any], vocabulary: Vocabulary, order: PassOr
     return (_pass_of(stuff, vocabulary, "stuff"), _pass_of(things, vocabulary, "thing"))
 
 
-def pass_configs(split: Split, segmenter: Segmenter[Any], protocol: EvaluationProtocol) -> tuple[SegmenterConfig, ...]:
+def pass_configs(split: Split, segmenter: Segmenter, protocol: EvaluationProtocol) -> tuple[SegmenterConfig, ...]:
     """Return the settings in force in each pass: those of things and stuff have background texts of their own."""
     if isinstance(split, ReferringSplit):
         return (segmenter.config,)
     return tuple(one.segmenter.config for one in plan_passes(segmenter, split.vocabulary, protocol.passes))
 
 
-def _pass_of(segmenter: Segmenter[Any], vocabulary: Vocabulary, kind: Kind) -> Pass:
+def _pass_of(segmenter: Segmenter, vocabulary: Vocabulary, kind: Kind) -> Pass:
     labels = tuple(i for i, entry in enumerate(vocabulary.classes, start=1) if entry.kind == kind)
     return Pass(segmenter, vocabulary.of_kind(kind), labels)
 
@@ -164,7 +164,7 @@ def predict_labels(
         texts = tuple(text for text in one.texts if selection != "present" or label_of[text] in present)
         if not texts:
             continue
-        encoded = image
+        encoded = one.segmenter.encode(image)
         groups = [(text,) for text in texts] if selection == "each" else [texts]
         found = [one.segmenter.segment(encoded, group, trace=True) for group in groups]
         masked.extend(_paint(labels, found, label_of))
@@ -222,10 +222,10 @@ def merge_masks(found: Segmentation) -> Mask:
     return merged if merged.mean() > _SMALLEST_SHARE else union
 
 
-def predict_reference(segmenter: Segmenter[Any], image: RgbImage, sentences: tuple[str, ...]) -> ReferencePrediction:
+def predict_reference(segmenter: Segmenter, image: RgbImage, sentences: tuple[str, ...]) -> ReferencePrediction:
     """Find the object that `sentences` refer to; a lone sentence is segmented only once."""
     started = perf_counter()
-    encoded = image
+    encoded = segmenter.encode(image)
     merged = merge_masks(segmenter.segment(encoded, sentences))
     if len(set(sentences)) == 1:
         single = (merged,) * len(sentences)
@@ -256,12 +256,12 @@ class SemanticEvaluator:
         InputError: the settings cannot be used on any image, as a text is too long.
     """
 
-    def __init__(self, split: SemanticSplit, segmenter: Segmenter[Any], protocol: EvaluationProtocol) -> None:
+    def __init__(self, split: SemanticSplit, segmenter: Segmenter, protocol: EvaluationProtocol) -> None:
         self.split = split
         self._selection = protocol.selection
         self._passes = plan_passes(segmenter, split.vocabulary, protocol.passes)
         for one in self._passes:
-            _check_texts(one.segmenter, one.texts)
+            one.segmenter.check_texts(one.texts)
 
     def new_metric(self) -> SemanticMetric:
         """Return a metric that has counted nothing."""
@@ -291,8 +291,8 @@ class ReferringEvaluator:
         InputError: the settings cannot be used on any image, as a text is too long.
     """
 
-    def __init__(self, split: ReferringSplit, segmenter: Segmenter[Any]) -> None:
-        _check_texts(segmenter, (_SHORTEST,))
+    def __init__(self, split: ReferringSplit, segmenter: Segmenter) -> None:
+        segmenter.check_texts((_SHORTEST,))
         self.split = split
         self._segmenter = segmenter
 
@@ -323,7 +323,7 @@ class ReferringEvaluator:
 Evaluator: TypeAlias = SemanticEvaluator | ReferringEvaluator
 
 
-def make_evaluator(split: Split, segmenter: Segmenter[Any], protocol: EvaluationProtocol) -> Evaluator:
+def make_evaluator(split: Split, segmenter: Segmenter, protocol: EvaluationProtocol) -> Evaluator:
     """Return what evaluates the images of a split.
 
     Raises:
@@ -347,11 +347,6 @@ def update_metric(metric: Metric, record: Record) -> None:
             metric.update(overlaps)
         case ImageCounts() | ReferenceOverlaps():
             raise InputError(f"The record of {record.name} is of another kind of data set; take its file away.")
-
-
-def _check_texts(segmenter: Segmenter[Any], texts: Sequence[str]) -> None:
-    segmenter.stages.check((*texts, *segmenter.config.classify.contrast_texts))
-    segmenter.replace(templates=()).stages.check(segmenter.config.propose.background_texts)
 
 
 def _or_failure(name: str, root: Path, evaluate: Callable[[], Evaluated]) -> Evaluated:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.protocol import (
@@ -128,7 +128,7 @@ class RunResult:
     is_written: bool = False
 
 
-def evaluate(protocol: EvaluationProtocol, segmenter: Segmenter[Any], folder: Path, options: RunOptions) -> RunResult:
+def evaluate(protocol: EvaluationProtocol, segmenter: Segmenter, folder: Path, options: RunOptions) -> RunResult:
     """Evaluate a segmenter, or go on with it, and write the report into `folder` when all is done.
 
     Raises:

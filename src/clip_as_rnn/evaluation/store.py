@@ -51,7 +51,7 @@ class Discrepancy:
     second: str
 
 
-def describe_run(preset: str, protocol: Mapping[str, Any], segmenter: Segmenter[Any]) -> RunDescription:
+def describe_run(preset: str, protocol: Mapping[str, Any], segmenter: Segmenter) -> RunDescription:
     """Describe a run with the segmenter at hand."""
     made_by = describe_provenance(preset, segmenter)
     return RunDescription(

@@ -7,7 +7,7 @@ from clip_as_rnn.config import flat_settings
 from clip_as_rnn.segmenter import Segmenter
 
 
-def describe_provenance(preset: str, segmenter: Segmenter[Any]) -> dict[str, Any]:
+def describe_provenance(preset: str, segmenter: Segmenter) -> dict[str, Any]:
     """Describe a segmenter: its preset's name, its settings by their flat names, its models, the package's version."""
     return {
         "preset": preset,

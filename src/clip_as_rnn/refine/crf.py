@@ -126,32 +126,3 @@ def _find_strongest(masks: PatchMaps, size_hw: tuple[int, int]) -> tuple[Float[T
         text.masked_fill_(grown > best, i)
         torch.maximum(best, grown, out=best)
     return best, text
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinishingRules:
-    """The settings of the last stage, by their names in `SegmenterConfig`."""
-
-    mode: Literal["semantic", "referring"]
-    crf: bool
-    crf_iterations: int
-    kernels: tuple[Gaussian | Bilateral, ...]
-    crf_image: Literal["rgb", "bgr-wrapped"]
-    background_factor: float
-
-
-def finish(image: RgbImage, maps: PatchMaps, rules: FinishingRules, device: torch.device) -> Masks:
-    """Turn the last proposals of one image into masks at the image's size; row i belongs to text i."""
-    refiner = CrfRefiner(
-        mode=rules.mode,
-        crf=rules.crf,
-        iterations=rules.crf_iterations,
-        kernels=rules.kernels,
-        crf_image=rules.crf_image,
-        background_factor=rules.background_factor,
-        device=device,
-    )
-    refined = refiner.refine(image, maps)
-    if rules.mode == "referring":
-        return refined
-    return np.stack([refined == i + 1 for i in range(len(maps))]) if len(maps) else refined[None][:0].astype(bool)

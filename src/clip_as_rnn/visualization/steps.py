@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_maps, grow_masks
+from clip_as_rnn.ops import grow_maps, resize_nearest
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization import text as lettering
@@ -227,7 +227,7 @@ def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Se
     """Draw the last row: all masks on the image, then each alone with the share of the image that it covers."""
     size_hw = sheet.view.shape[:2]
     palette, scores = colors(len(segmentation.texts)), segmentation.scores
-    masks = grow_masks(segmentation.masks, size_hw)
+    masks = resize_nearest(segmentation.masks, size_hw)
     sheet.paste(row, 0, paint_masks(sheet.view, masks, scores))
     sheet.caption(row, 0, f"{len(segmentation.texts):,} found" if segmentation.texts else "nothing found")
     places = {text: i for i, text in enumerate(segmentation.texts)}

@@ -24,7 +24,7 @@ from clip_as_rnn.evaluation.report import MEASURES, Report, percent
 from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
 from clip_as_rnn.evaluation.variants import plan_variants
 from clip_as_rnn.io.atomic import prepare_folder
-from clip_as_rnn.loading import ClipView, DType
+from clip_as_rnn.loading import DType
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
@@ -108,12 +108,12 @@ def _config(protocol: EvaluationProtocol, loading: Loading) -> SegmenterConfig:
     return with_settings(find_preset(loading.preset), {**mode, **loading.settings})
 
 
-def _load(loading: Loading, config: SegmenterConfig) -> Segmenter[ClipView]:
+def _load(loading: Loading, config: SegmenterConfig) -> Segmenter:
     dtype = choose("--dtype", loading.dtype, DType)
     return clip_as_rnn.loading.load_segmenter(config, device=loading.device, dtype=dtype)
 
 
-def _reload(loading: Loading, config: SegmenterConfig, dtype: str) -> Segmenter[ClipView]:
+def _reload(loading: Loading, config: SegmenterConfig, dtype: str) -> Segmenter:
     return _load(replace(loading, dtype=dtype), config)
 
 

@@ -19,7 +19,7 @@ from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.export.files import FORMATS, Format, planned_paths
 from clip_as_rnn.io.atomic import prepare_folder
-from clip_as_rnn.loading import ClipView, DType
+from clip_as_rnn.loading import DType
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.segmenter import Segmenter
 
@@ -80,12 +80,12 @@ def run(request: Request) -> bool:
     with _progress() as progress:
         bar = progress.add_task("", total=len(sources))
 
-        def load() -> Segmenter[ClipView]:
+        def load() -> Segmenter:
             progress.update(bar, description="Loading the models")
             segmenter = loading.load_segmenter(
                 job.config, device=request.device, dtype=dtype, cache_dir=request.cache_dir
             )
-            segmenter.stages.check(texts)
+            segmenter.check_texts(texts)
             progress.update(bar, description="Segmenting")
             return segmenter
 

@@ -11,7 +11,7 @@ from clip_as_rnn.apps.web.controls import base_preset, bounded_texts, chosen_set
 from clip_as_rnn.apps.web.payload import result_payload, steps_payload
 from clip_as_rnn.apps.web.snippets import as_command, as_python, differences
 from clip_as_rnn.apps.web.uploads import open_picture
-from clip_as_rnn.apps.web.watching import watched
+from clip_as_rnn.apps.web.watching import reporter
 from clip_as_rnn.apps.web.workers import Job
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
@@ -26,10 +26,11 @@ from clip_as_rnn.segmenter import Segmenter
 _FORMATS: tuple[Format, ...] = ("figure", "labels", "masks", "json")
 _STAGES = {  # the segmenter's names of its stages, for people
     "read": "Read the picture",
-    "look": "Encode the picture and the texts",
+    "encode_image": "Encode the picture",
+    "encode_text": "Encode the texts",
     "propose": "Propose masks",
     "classify": "Judge masks",
-    "finish": "Refine the masks",
+    "refine": "Refine the masks",
     "write": "Write pictures and files",
 }
 
@@ -71,7 +72,7 @@ class Response:
 
 def handle(
     request: Request,
-    segmenter: Segmenter[Any],
+    segmenter: Segmenter,
     presets: Mapping[str, SegmenterConfig],
     new_folder: Callable[[], Path],
     job: Job,
@@ -92,7 +93,7 @@ def handle(
     long_side_px = max(picture.pixels.shape[:2])
     settings = chosen_settings(presets[request.preset], request.mode, request.controls, long_side_px)
     chosen = segmenter.replace(**settings)
-    segmentation = watched(chosen, job, texts).segment(picture.pixels, texts, trace=True)
+    segmentation = chosen.segment(picture.pixels, texts, trace=True, callback=reporter(job, texts, chosen.config))
     job.report("Drawing and writing the results")
     started = time.perf_counter()
     name, preset = request.picture.name, base_preset(request.preset)

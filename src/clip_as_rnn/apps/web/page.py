@@ -100,7 +100,7 @@ class _Blocks(gr.Blocks):
             raise gr.Error("The page did not understand this; please load it again.", print_exception=False) from error
 
 
-def create_demo(segmenter: Segmenter[Any], *, at_once: int = 1) -> gr.Blocks:
+def create_demo(segmenter: Segmenter, *, at_once: int = 1) -> gr.Blocks:
     """Build the page around a loaded segmenter, which all visitors share.
 
     Args:
@@ -198,7 +198,7 @@ def _draw_outputs() -> _Outputs:
 class _Callbacks:
     """What the page does when something is clicked. Nothing of one visitor is kept for another."""
 
-    segmenter: Segmenter[Any]
+    segmenter: Segmenter
     presets: dict[str, SegmenterConfig]
     files: VisitorFiles
     workers: Workers

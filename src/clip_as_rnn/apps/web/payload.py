@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image
 
-from clip_as_rnn.ops import grow_masks
+from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization.colors import colors, dim, heat, heat_opacity
@@ -29,7 +29,7 @@ def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any
     A mask is a black-and-white picture of the size of the shown one; colors are those of the overlay.
     """
     shown = fit_long_side(image, *_RESULT_PX)
-    masks = grow_masks(segmentation.masks, shown.shape[:2])
+    masks = resize_nearest(segmentation.masks, shown.shape[:2])
     palette = colors(len(segmentation.texts))
     found = [
         {

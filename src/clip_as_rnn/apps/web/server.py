@@ -46,7 +46,7 @@ class Address:
             raise InputError("Expected a user and a password, but got only one; give both, or none for an open page.")
 
 
-def serve(segmenter: Segmenter[Any], address: Address, announce: Callable[[str], None]) -> None:
+def serve(segmenter: Segmenter, address: Address, announce: Callable[[str], None]) -> None:
     """Serve the page until Ctrl-C or SIGTERM, after which nothing of its visitors is left.
 
     Raises:

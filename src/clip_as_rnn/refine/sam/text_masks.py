@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from clip_as_rnn.ops import grow_masks
+from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.refine.sam.boxes import mask_box
 from clip_as_rnn.types import LabelMap, Mask, Masks
 
@@ -63,7 +63,7 @@ class TextMasks:
         if self.size_hw == size_hw:
             return self
         if not self.is_label_map:
-            return TextMasks(grow_masks(self.found, size_hw), self.count)
+            return TextMasks(resize_nearest(self.found, size_hw), self.count)
         labels = self.found.astype(np.float32)  # exact below 2^24, and what OpenCV resizes
         grown = cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return TextMasks(grown.astype(self.found.dtype), self.count)

@@ -6,29 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from clip_as_rnn.classifiers.marks import prepare_marks
-from clip_as_rnn.classifiers.visual_prompts import (
-    Classifier,
-    Exhibit,
-    JudgingRules,
-    ensemble_features,
-    ensemble_probabilities,
-    shown_mask,
-)
+from clip_as_rnn.classifiers.base import MasksToClassify
+from clip_as_rnn.classifiers.drawing import prepare_prompts
+from clip_as_rnn.classifiers.ensemble import TextEnsemble, ensemble_features, ensemble_probabilities
+from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier, shown_mask
+from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import grow_maps
 from random_clip import random_clip
 
-RULES = JudgingRules(
-    mask_threshold=0.5,
-    visual_prompts=("blur", "circle"),
-    templates=("a photo of a {}.", "a large {}"),
-    template_ensemble="feature",
-    contrast_texts=(),
-    classifier_skipped_blocks=0,
-    classifier_view="crop",
-    half_position_embeddings=False,
+CONFIG = ClassifyConfig(
+    mask_threshold=0.5, visual_prompts=("blur", "circle"), templates=("a photo of a {}.", "a large {}")
 )
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
@@ -43,13 +32,13 @@ def clip():
 @pytest.fixture
 def encoded(clip, monkeypatch):
     """Record the number of images of every pass."""
-    batches, original = [], clip.encode_images
+    batches, original = [], clip.encode_image
 
     def counted(pixels, **settings):
         batches.append(len(pixels))
         return original(pixels, **settings)
 
-    monkeypatch.setattr(clip, "encode_images", counted)
+    monkeypatch.setattr(clip, "encode_image", counted)
     return batches
 
 
@@ -57,27 +46,45 @@ def maps_of(count, seed=0):
     return torch.rand(count, 6, 8, generator=torch.Generator().manual_seed(seed))
 
 
+def make_classifier(clip, **changes):
+    config = replace(CONFIG, **changes)
+    ensemble = TextEnsemble(
+        clip,
+        clip.encode_text,
+        templates=config.templates,
+        ensemble=config.template_ensemble,
+        contrast_texts=config.contrast_texts,
+    )
+    return VisualPromptClassifier(clip, ensemble, config)
+
+
+def masks_of(classifier, texts, maps, image=IMAGE):
+    """Put maps before a classifier, row i for text i of as many as there are maps."""
+    active = np.arange(len(maps))
+    return MasksToClassify(classifier.encode_image(image), classifier.encode_texts(texts), active, maps)
+
+
 def judge(clip, texts, maps, image=IMAGE, **changes):
-    classifier = Classifier(clip, clip.encode_texts, replace(RULES, **changes))
-    (scores,) = classifier([Exhibit(classifier.look(image, texts), maps, tuple(texts))])
+    classifier = make_classifier(clip, **changes)
+    (scores,) = classifier.classify([masks_of(classifier, texts, maps, image)])
     return scores
 
 
-def slow_scores(clip, texts, maps, rules):
+def slow_scores(clip, texts, maps, config):
     """Mark, encode and compare one text at a time, one template at a time."""
     scores = []
     for i, one in enumerate(maps):
-        mask = (grow_maps(one[None], IMAGE.shape[:2])[0] > rules.mask_threshold).numpy()
-        marked = prepare_marks(IMAGE, rules.visual_prompts).show(mask)
-        pixels = normalize([square_image(marked, 32, rules.classifier_view)], clip.preparation)
-        image = clip.encode_images(pixels, skipped_blocks=rules.classifier_skipped_blocks)[0]
-        if rules.template_ensemble == "feature":
-            means = [sum(clip.encode_texts([t.format(text)])[0] for t in rules.templates) for text in texts]
+        mask = (grow_maps(one[None], IMAGE.shape[:2])[0] > config.mask_threshold).numpy()
+        marked = prepare_prompts(IMAGE, config.visual_prompts).show(mask)
+        pixels = normalize([square_image(marked, 32, config.classifier_view)], clip.preprocessor)
+        image = clip.encode_image(pixels, skipped_blocks=config.classifier_skipped_blocks)[0]
+        if config.template_ensemble == "feature":
+            means = [sum(clip.encode_text([t.format(text)])[0] for t in config.templates) for text in texts]
             logits = [clip.logit_scale * float(image @ mean / mean.norm()) for mean in means]
         else:
             logits = [0.0] * len(texts)
-            for template in rules.templates:
-                cosines = [float(image @ clip.encode_texts([template.format(text)])[0]) for text in texts]
+            for template in config.templates:
+                cosines = [float(image @ clip.encode_text([template.format(text)])[0]) for text in texts]
                 powers = np.exp(clip.logit_scale * np.array(cosines))
                 logits = [total + share for total, share in zip(logits, powers / powers.sum(), strict=True)]
         powers = np.exp(np.array(logits))
@@ -91,7 +98,7 @@ def slow_scores(clip, texts, maps, rules):
 def test_scores_are_those_of_the_slow_definition(clip, ensemble, skipped, view):
     changes = {"template_ensemble": ensemble, "classifier_skipped_blocks": skipped, "classifier_view": view}
     texts = ["cat", "red car", "sky"]
-    expected = slow_scores(clip, texts, maps_of(3), replace(RULES, **changes))
+    expected = slow_scores(clip, texts, maps_of(3), replace(CONFIG, **changes))
     np.testing.assert_allclose(judge(clip, texts, maps_of(3), **changes), expected, atol=1e-5)
 
 
@@ -115,7 +122,7 @@ def test_a_lone_text_always_scores_one(clip):
 
 def test_contrast_texts_let_a_lone_text_fail(clip):
     (score,) = judge(clip, ["cat"], maps_of(1), contrast_texts=("sky", "wall", "sea"))
-    with_company = slow_scores(clip, ["cat", "sky", "wall", "sea"], maps_of(1), RULES)[0]
+    with_company = slow_scores(clip, ["cat", "sky", "wall", "sea"], maps_of(1), CONFIG)[0]
     assert score == pytest.approx(with_company, abs=1e-5)
     assert score < 1
 
@@ -126,15 +133,14 @@ def test_a_text_is_not_contrasted_with_itself(clip):
 
 
 def test_a_text_that_was_dropped_does_not_come_back_as_contrast(clip):
-    classifier = Classifier(clip, clip.encode_texts, replace(RULES, contrast_texts=("SKY", "wall")))
-    memory = classifier.look(IMAGE, ["cat", "sky"])
-    (later,) = classifier([Exhibit(memory, maps_of(1), ("cat",))])
+    classifier = make_classifier(clip, contrast_texts=("SKY", "wall"))
+    (later,) = classifier.classify([masks_of(classifier, ["cat", "sky"], maps_of(1))])
     np.testing.assert_array_equal(later, judge(clip, ["cat"], maps_of(1), contrast_texts=("wall",)))
 
 
 def test_more_skipped_blocks_than_the_clip_has_are_refused_at_once(clip):
     with pytest.raises(InputError, match=r"`classifier_skipped_blocks` to be at most 3, .* but got 4\."):
-        Classifier(clip, clip.encode_texts, replace(RULES, classifier_skipped_blocks=4))
+        make_classifier(clip, classifier_skipped_blocks=4)
 
 
 def test_identical_marked_images_are_encoded_once(clip, encoded):
@@ -151,17 +157,18 @@ def test_texts_without_a_proposal_share_the_image_as_it_is(clip, encoded):
 
 
 def test_a_later_step_encodes_only_what_it_has_not_seen(clip, encoded):
-    classifier = Classifier(clip, clip.encode_texts, RULES)
-    memory = classifier.look(IMAGE, "abcd")
-    classifier([Exhibit(memory, maps_of(4), tuple("abcd"))])
-    classifier([Exhibit(memory, torch.cat([maps_of(4)[:2], maps_of(1, seed=9)]), tuple("abc"))])
+    classifier = make_classifier(clip)
+    first = masks_of(classifier, list("abcd"), maps_of(4))
+    classifier.classify([first])
+    later = replace(first, active=np.array([0, 1, 3]), masks=torch.cat([maps_of(4)[:2], maps_of(1, seed=9)]))
+    classifier.classify([later])
     assert encoded == [4, 1]
 
 
 def test_another_image_shares_nothing_but_the_pass(clip, encoded):
-    classifier = Classifier(clip, clip.encode_texts, RULES)
-    exhibits = [Exhibit(classifier.look(image, "ab"), maps_of(2), ("a", "b")) for image in (IMAGE, 255 - IMAGE)]
-    together = classifier(exhibits)
+    classifier = make_classifier(clip)
+    both = [masks_of(classifier, ["a", "b"], maps_of(2), image) for image in (IMAGE, 255 - IMAGE)]
+    together = classifier.classify(both)
     assert encoded == [4]
     for scores, image in zip(together, (IMAGE, 255 - IMAGE), strict=True):
         np.testing.assert_allclose(scores, judge(clip, ["a", "b"], maps_of(2), image=image), atol=1e-5)
@@ -172,7 +179,7 @@ def test_no_image_is_lost_at_the_edge_of_a_batch(clip, encoded, count):
     texts = [f"thing {i}" for i in range(count)]
     scores = judge(clip, texts, maps_of(count))
     assert encoded == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
-    np.testing.assert_allclose(scores, slow_scores(clip, texts, maps_of(count), RULES), atol=1e-5)
+    np.testing.assert_allclose(scores, slow_scores(clip, texts, maps_of(count), CONFIG), atol=1e-5)
 
 
 def test_a_proposal_of_one_pixel_in_sum_is_none():

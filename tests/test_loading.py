@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_as_rnn import loading
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.loading import choose_device, choose_dtype, load_segmenter
 from clip_as_rnn.presets import PRESETS
-from clip_as_rnn.refine.crf import finish
+from clip_as_rnn.refine.crf import CrfRefiner
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {"model": GOLDEN / "generator", "classifier": GOLDEN / "classifier", "device": "cpu", "dtype": "float32"}
@@ -60,8 +59,8 @@ def test_the_official_presets_take_images_of_any_size(size_hw):
 
 @pytest.mark.parametrize(("limit_px", "long_side_px"), [(None, 96), (120, 120), (640, 160)])
 def test_the_crf_works_at_a_size_of_its_own(segmenter, monkeypatch, limit_px, long_side_px):
-    seen = []
-    monkeypatch.setattr(loading, "finish", lambda image, *rest: seen.append(image.shape) or finish(image, *rest))
+    seen, refine = [], CrfRefiner.refine
+    monkeypatch.setattr(CrfRefiner, "refine", lambda *given: seen.append(given[1].shape) or refine(*given))
     result = segmenter.replace(max_steps=0, crf_max_side_px=limit_px).segment(photo(100, 160), TEXTS, trace=True)
     assert seen == [(round(100 * long_side_px / 160), long_side_px, 3)]
     assert result.trace.steps[0].proposals.shape[1:] == (60, 96)  # as the classifier saw them
@@ -151,7 +150,7 @@ def test_other_settings_keep_the_loaded_models(segmenter):
     other = segmenter.replace(score_threshold=0.7)
     assert other.config.classify.score_threshold == 0.7
     assert segmenter.config.classify.score_threshold == 0.1
-    assert other.stages.models is segmenter.stages.models
+    assert other.models is segmenter.models
 
 
 def test_other_models_need_a_segmenter_of_their_own(segmenter):
@@ -161,7 +160,7 @@ def test_other_models_need_a_segmenter_of_their_own(segmenter):
 
 def test_one_model_in_both_places_is_loaded_once():
     segmenter = load_segmenter("default", **{**MODELS, "classifier": GOLDEN / "generator"})
-    assert segmenter.stages.models.judging is segmenter.stages.models.proposing
+    assert segmenter.models.classifier_encoder is segmenter.models.proposal_encoder
 
 
 def test_a_description_names_models_device_and_precision(segmenter):

@@ -1,4 +1,4 @@
-"""Visual prompts: marks on an image that point CLIP at a mask (Shtedritski et al., ICCV 2023).
+"""Drawing visual prompts: marks on an image that point CLIP at a mask (Shtedritski et al., ICCV 2023).
 
 Drawn on the whole image at its own size. Knows nothing of models or texts.
 """
@@ -20,18 +20,18 @@ _BLUR_PX = (15, 15)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MarkedImage:
+class PromptedImage:
     """An image ready to be marked for many masks: what lies outside a mask is painted once, not per mask.
 
     Attributes:
         inside: the image as it is.
         outside: the image blurred, greyed or blacked out, by the visual prompts asked.
-        marks: the visual prompts that draw lines: circle, rectangle, contour.
+        lines: the visual prompts that draw lines: circle, rectangle, contour.
     """
 
     inside: RgbImage
     outside: RgbImage
-    marks: tuple[VisualPrompt, ...]
+    lines: tuple[VisualPrompt, ...]
 
     def show(self, mask: Bool[ndarray, "h w"]) -> RgbImage:
         """Draw the visual prompts for one mask: surroundings first, then lines, 1 px and pure red.
@@ -41,12 +41,12 @@ class MarkedImage:
         """
         shown = np.where(mask[:, :, None], self.inside, self.outside)
         if mask.any():
-            for mark in self.marks:
-                _draw(shown, mask, mark)
+            for mark in self.lines:
+                _draw_line(shown, mask, mark)
         return shown
 
 
-def prepare_marks(image: RgbImage, visual_prompts: Sequence[VisualPrompt]) -> MarkedImage:
+def prepare_prompts(image: RgbImage, visual_prompts: Sequence[VisualPrompt]) -> PromptedImage:
     """Paint the surroundings that the visual prompts ask for, once for all masks of an image."""
     outside = image
     if "blur" in visual_prompts:
@@ -56,10 +56,10 @@ def prepare_marks(image: RgbImage, visual_prompts: Sequence[VisualPrompt]) -> Ma
     if "black" in visual_prompts:
         outside = np.zeros_like(outside)
     lines = tuple(mark for mark in VISUAL_PROMPTS[3:] if mark in visual_prompts)
-    return MarkedImage(image, outside, lines)
+    return PromptedImage(image, outside, lines)
 
 
-def _draw(image: RgbImage, mask: Bool[ndarray, "h w"], mark: VisualPrompt) -> None:
+def _draw_line(image: RgbImage, mask: Bool[ndarray, "h w"], mark: VisualPrompt) -> None:
     """Draw one mark onto `image` in place; the mask must not be empty."""
     if mark == "contour":
         filled: UInt8[ndarray, "h w"] = binary_fill_holes(mask).astype(np.uint8)

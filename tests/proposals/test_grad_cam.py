@@ -1,6 +1,7 @@
 """Stage 1 against its slow definitions: one backward pass per text, the squared affinity as a matrix."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,36 +9,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clip_as_rnn.config import ProposeConfig
 from clip_as_rnn.ops import components_box_mask, min_max_scale
-from clip_as_rnn.proposals.grad_cam import (
-    ProposalMemory,
-    ProposalRules,
-    Proposer,
-    box_masks,
-    contrast,
-    normalise_affinity,
-    spread,
-)
+from clip_as_rnn.proposals.affinity import box_masks, normalize_affinity, spread
+from clip_as_rnn.proposals.base import ProposalImage
+from clip_as_rnn.proposals.grad_cam import GradCamProposer, subtract_mean_map
+from clip_as_rnn.proposals.patch_similarity import PatchSimilarityProposer
 from random_clip import random_clip
 
-RULES = ProposalRules(
-    mode="semantic",
-    proposals="cam",
-    cam_threshold=0.4,
-    background_texts=(),
-    drop_asked_background=False,
-    first_proposal_template="{}",
-    proposal_template="{}",
-    affinity_layers=0,
-    foreground_fallback=False,
-    clamp_boxes=False,
-    half_position_embeddings=False,
-)
+CONFIG = ProposeConfig(background_texts=(), first_proposal_template="{}", proposal_template="{}", affinity_layers=0)
 
 
-def rules(**changes):
-    names = {name: getattr(RULES, name) for name in RULES.__dataclass_fields__}
-    return ProposalRules(**{**names, **changes})
+def make_proposer(clip, mode="semantic", encode_text=None, **settings):
+    config = replace(CONFIG, **settings)
+    kind = GradCamProposer if config.proposals == "cam" else PatchSimilarityProposer
+    return kind(clip, encode_text or clip.encode_text, config, mode)
+
+
+def relate(proposer, clip, pixels, asked, attention_layers=0):
+    """Begin a recurrence on prepared pixels."""
+    features = clip.encode_patches(pixels, attention_layers=attention_layers)
+    affinity = None if features.attention is None else normalize_affinity(features.attention)
+    return proposer.relate(ProposalImage(features, affinity), proposer.encode_texts(asked))
+
+
+def every(count):
+    return np.arange(count)
 
 
 def texts(count):
@@ -78,11 +75,11 @@ def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_h
     clip.logit_scale = 10.0  # beyond, random features saturate the softmax of the slow definition even in float64
     pixels = torch.randn(1, 3, 8 * grid_hw[0], 8 * grid_hw[1], generator=torch.Generator().manual_seed(seed))
     grounds = tuple(f"ground {i}" for i in range(background))
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=grounds))
+    proposer = make_proposer(clip, background_texts=grounds)
     asked = texts(count)
-    memory = proposer.look(pixels, asked)
-    ours = proposer(memory, asked, 0).cams
-    slow = slow_cams(clip, memory.view, clip.encode_texts(asked), memory.background)
+    related = relate(proposer, clip, pixels, asked)
+    ours = proposer.propose(related, every(len(asked)), 1).cams
+    slow = slow_cams(clip, related.image.features, clip.encode_text(asked), related.texts.background)
     assert (ours - slow).abs().max() <= 1e-5
 
 
@@ -91,10 +88,10 @@ def test_closed_form_equals_a_backward_pass_per_text_at_the_scale_of_trained_cli
     """At 100 the shares span thirty powers of ten; of each map's greatest value, single precision leaves 3e-5."""
     clip = random_clip(seed=seed, layers=2)
     assert clip.logit_scale == pytest.approx(100, abs=0.1)
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground", "sky")))
-    memory = proposer.look(torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(seed)), texts(8))
-    slow = slow_cams(clip, memory.view, clip.encode_texts(texts(8)), memory.background)
-    assert (proposer(memory, texts(8), 0).cams - slow).abs().max() <= 3e-5
+    proposer = make_proposer(clip, background_texts=("ground", "sky"))
+    related = relate(proposer, clip, torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(seed)), texts(8))
+    slow = slow_cams(clip, related.image.features, clip.encode_text(texts(8)), related.texts.background)
+    assert (proposer.propose(related, every(8), 1).cams - slow).abs().max() <= 3e-5
 
 
 @pytest.mark.parametrize("background", [(), ("ground", "sky")])
@@ -103,68 +100,69 @@ def test_texts_that_hardly_differ_keep_their_digits(background):
     clip = random_clip(seed=5, heads=3)
 
     def encode(asked):
-        own = clip.encode_texts(asked)
+        own = clip.encode_text(asked)
         return torch.nn.functional.normalize(own * 1e-3 + own.new_ones(own.shape), dim=1)
 
     pixels = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(5))
-    proposer = Proposer(clip, encode, rules(background_texts=background))
-    memory = proposer.look(pixels, texts(9))
-    for step, asked in enumerate((texts(9), texts(9)[2:6])):
-        slow = slow_cams(clip, memory.view, encode(asked), memory.background)
-        assert (proposer(memory, asked, step).cams - slow).abs().max() <= 1e-5
+    proposer = make_proposer(clip, encode_text=encode, background_texts=background)
+    related = relate(proposer, clip, pixels, texts(9))
+    for step, active in ((1, every(9)), (2, np.arange(2, 6))):
+        asked = [texts(9)[i] for i in active]
+        slow = slow_cams(clip, related.image.features, encode(asked), related.texts.background)
+        assert (proposer.propose(related, active, step).cams - slow).abs().max() <= 1e-5
 
 
-def test_more_texts_than_clip_is_wide_take_one_pull_back_per_dimension(monkeypatch):
+def test_more_texts_than_clip_is_wide_take_one_pooled_gradient_per_dimension(monkeypatch):
     clip = random_clip(width=16)
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",)))
+    proposer = make_proposer(clip, background_texts=("ground",))
     asked = texts(40)
-    memory = proposer.look(torch.randn(1, 3, 32, 40), asked)
+    related = relate(proposer, clip, torch.randn(1, 3, 32, 40), asked)
     rows = []
-    original = clip.pull_back
+    original = clip.pooled_gradient
 
     def counted(view, directions):
         rows.append(len(directions))
         return original(view, directions)
 
-    monkeypatch.setattr(clip, "pull_back", counted)
-    many = proposer(memory, asked, 0).cams
+    monkeypatch.setattr(clip, "pooled_gradient", counted)
+    many = proposer.propose(related, every(len(asked)), 1).cams
     assert rows == [16]
-    slow = slow_cams(clip, memory.view, clip.encode_texts(asked), memory.background)
+    slow = slow_cams(clip, related.image.features, clip.encode_text(asked), related.texts.background)
     torch.testing.assert_close(many, slow, atol=1e-5, rtol=0)
 
 
 def test_a_later_step_needs_no_further_pass(monkeypatch):
     clip = random_clip()
     clip.logit_scale = 5.0  # so that every text has a share worth losing
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",)))
-    memory = proposer.look(torch.randn(1, 3, 32, 32), texts(5))
-    first = proposer(memory, texts(5), 0)
-    monkeypatch.setattr(clip, "pull_back", lambda *_: pytest.fail("a later step pulled gradients back again"))
-    monkeypatch.setattr(clip, "view_patches", lambda *_, **__: pytest.fail("a later step looked again"))
-    second = proposer(memory, texts(5)[:3], 1)
+    proposer = make_proposer(clip, background_texts=("ground",))
+    related = relate(proposer, clip, torch.randn(1, 3, 32, 32), texts(5))
+    first = proposer.propose(related, every(5), 1)
+    monkeypatch.setattr(clip, "pooled_gradient", lambda *_: pytest.fail("a later step pulled gradients back again"))
+    monkeypatch.setattr(clip, "encode_patches", lambda *_, **__: pytest.fail("a later step looked again"))
+    second = proposer.propose(related, every(3), 2)
     assert second.cams.shape[0] == 3
     assert not torch.equal(first.cams[:3], second.cams)  # fewer texts share the softmax
 
 
 def test_dropping_a_text_equals_never_having_asked_for_it():
     clip = random_clip()
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=("ground",), affinity_layers=2))
+    proposer = make_proposer(clip, background_texts=("ground",), affinity_layers=2)
     pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
-    memory = proposer.look(pixels, texts(6))
-    proposer(memory, texts(6), 0)
-    later = proposer(memory, texts(6)[:2], 1).maps
-    fresh = proposer(proposer.look(pixels, texts(2)), texts(6)[:2], 1).maps
+    related = relate(proposer, clip, pixels, texts(6), attention_layers=2)
+    proposer.propose(related, every(6), 1)
+    later = proposer.propose(related, every(2), 2).maps
+    fresh = proposer.propose(relate(proposer, clip, pixels, texts(2), attention_layers=2), every(2), 1).maps
     torch.testing.assert_close(later, fresh, atol=1e-5, rtol=0)
 
 
 def test_alone_against_the_background_a_text_scales_one_map():
     """In referring mode the softmax of two falls to the scaling: the slow definition, text by text, agrees."""
     clip = random_clip()
-    proposer = Proposer(clip, clip.encode_texts, rules(mode="referring", background_texts=("ground", "sky")))
-    memory = proposer.look(torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
-    ours = proposer(memory, texts(4), 0).cams
+    proposer = make_proposer(clip, mode="referring", background_texts=("ground", "sky"))
+    related = relate(proposer, clip, torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
+    ours = proposer.propose(related, every(4), 1).cams
     for i, text in enumerate(texts(4)):
-        slow = slow_cams(clip, memory.view, clip.encode_texts([text]), memory.background)
+        slow = slow_cams(clip, related.image.features, clip.encode_text([text]), related.texts.background)
         torch.testing.assert_close(ours[i], slow[0], atol=1e-5, rtol=0)
 
 
@@ -172,17 +170,17 @@ def test_alone_against_the_background_a_text_scales_one_map():
 def test_a_dark_map_is_redone_without_background_if_the_setting_says_so(monkeypatch, fallback):
     clip = random_clip()
     grounds = ("ground", "sky")
-    proposer = Proposer(clip, clip.encode_texts, rules(background_texts=grounds, foreground_fallback=fallback))
-    memory = proposer.look(torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(3)), texts(3))
+    proposer = make_proposer(clip, background_texts=grounds, foreground_fallback=fallback)
+    related = relate(proposer, clip, torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(3)), texts(3))
     slopes = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [1.0, 0.0]]).repeat(
         1, 10
     )  # the first two below the background's
-    memory.slopes.update(zip([*texts(3), None], [*slopes, torch.zeros(20)], strict=True))
+    related.background = torch.zeros(20)
     logits = torch.tensor([0.0, 0.0, 0.0, 3.0])
-    monkeypatch.setattr(proposer, "_extend_slopes", lambda *_: logits)
-    maps = proposer._gradient_maps(memory, texts(3))
-    with_background = contrast(torch.cat([slopes, torch.zeros(1, 20)]), logits)[:3]
-    alone = contrast(slopes, logits[:3])
+    monkeypatch.setattr(proposer, "_compare", lambda *_: (logits, slopes))
+    maps = proposer.score_patches(related, every(3), 1)
+    with_background = subtract_mean_map(torch.cat([slopes, torch.zeros(1, 20)]), logits)[:3]
+    alone = subtract_mean_map(slopes, logits[:3])
     dark = with_background.amax(1) == 0
     assert dark.tolist() == [True, True, False]
     assert torch.equal(maps, torch.where(dark[:, None] & torch.tensor(fallback), alone, with_background))
@@ -191,7 +189,7 @@ def test_a_dark_map_is_redone_without_background_if_the_setting_says_so(monkeypa
 def test_weights_of_a_certain_text_keep_their_digits():
     """1 - p is 1e-11 here: in single precision it would be zero, and the map with it."""
     slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    maps = contrast(slopes, torch.tensor([25.0, 0.0]))
+    maps = subtract_mean_map(slopes, torch.tensor([25.0, 0.0]))
     assert maps[0, 0] == pytest.approx(np.exp(-25.0), rel=1e-5)
 
 
@@ -200,7 +198,7 @@ def test_weights_of_a_certain_text_keep_their_digits():
 def test_spreading_equals_the_squared_matrix(seed, patches):
     generator = torch.Generator().manual_seed(seed)
     attention = torch.rand(patches, patches, generator=generator) + 1e-3
-    affinity = normalise_affinity(attention)
+    affinity = normalize_affinity(attention)
     torch.testing.assert_close(affinity, affinity.T)
     maps = torch.rand(3, patches, generator=generator)
     torch.testing.assert_close(spread(affinity, maps), maps @ (affinity @ affinity).T)
@@ -209,7 +207,7 @@ def test_spreading_equals_the_squared_matrix(seed, patches):
 def test_normalising_leaves_the_attention_as_it_was():
     attention = torch.rand(4, 4)
     before = attention.clone()
-    normalise_affinity(attention)
+    normalize_affinity(attention)
     assert torch.equal(attention, before)
 
 
@@ -234,29 +232,50 @@ def test_clamped_boxes_leave_out_the_last_row_and_column():
 
 def test_dense_maps_are_the_chances_of_each_patch():
     clip = random_clip()
-    proposer = Proposer(clip, clip.encode_texts, rules(proposals="dense", background_texts=("ground", "sky")))
-    memory = proposer.look(torch.randn(1, 3, 32, 40), texts(3))
-    candidates = clip.encode_texts([*texts(3), "ground", "sky"])
-    chances = torch.softmax(clip.logit_scale * memory.view.patches @ candidates.T, dim=1).T[:3]
+    proposer = make_proposer(clip, proposals="dense", background_texts=("ground", "sky"))
+    related = relate(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
+    candidates = clip.encode_text([*texts(3), "ground", "sky"])
+    chances = torch.softmax(clip.logit_scale * related.image.features.patches @ candidates.T, dim=1).T[:3]
     torch.testing.assert_close(
-        proposer(memory, texts(3), 0).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
+        proposer.propose(related, every(3), 1).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
     )
 
 
 def test_background_texts_that_are_asked_for_are_left_out_on_demand():
     clip = random_clip()
-    pixels = torch.randn(1, 3, 32, 32)
     for drop, left in ((True, 1), (False, 2)):
-        proposer = Proposer(
-            clip, clip.encode_texts, rules(background_texts=("Sky", "ground"), drop_asked_background=drop)
-        )
-        assert len(proposer.look(pixels, ["sky"]).background) == left
+        proposer = make_proposer(clip, background_texts=("Sky", "ground"), drop_asked_background=drop)
+        assert len(proposer.encode_texts(["sky"]).background) == left
+
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
 
 
 def test_no_attention_is_kept_where_the_affinity_is_off():
-    clip = random_clip()
-    memory = Proposer(clip, clip.encode_texts, rules()).look(torch.randn(1, 3, 32, 32), ["cat"])
-    assert isinstance(memory, ProposalMemory)
-    assert memory.affinity is None
-    proposal = Proposer(clip, clip.encode_texts, rules(background_texts=("sky",)))(memory, ["cat"], 0)
+    proposer = make_proposer(random_clip(), background_texts=("sky",))
+    image = proposer.encode_image(IMAGE)
+    assert image.affinity is None
+    proposal = proposer.propose(proposer.relate(image, proposer.encode_texts(["cat"])), every(1), 1)
     assert torch.equal(proposal.cams, proposal.maps)
+
+
+def test_of_an_image_one_matrix_over_its_patches_is_kept():
+    """The attention that the affinity was made of took as much again, up to a GiB."""
+    image = make_proposer(random_clip(), affinity_layers=2).encode_image(IMAGE)
+    assert image.affinity.shape == (20, 20)
+    assert image.features.attention is None
+
+
+@pytest.mark.parametrize("proposals", ["cam", "dense"])
+def test_later_steps_word_the_texts_as_the_setting_says(proposals):
+    clip = random_clip()
+    settings = {"proposals": proposals, "background_texts": ("sky",)}
+    both = make_proposer(clip, first_proposal_template="{}", proposal_template="a large {}", **settings)
+    later = make_proposer(clip, first_proposal_template="a large {}", proposal_template="a large {}", **settings)
+    ours, theirs = (
+        proposer.relate(proposer.encode_image(IMAGE), proposer.encode_texts(texts(4))) for proposer in (both, later)
+    )
+    first = both.propose(ours, every(4), 1)
+    assert not torch.allclose(first.cams, later.propose(theirs, every(4), 1).cams, atol=1e-3)
+    second = both.propose(ours, np.array([1, 3]), 2)
+    torch.testing.assert_close(second.cams, later.propose(theirs, np.array([1, 3]), 2).cams, atol=1e-4, rtol=0)

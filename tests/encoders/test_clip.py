@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clip_as_rnn.encoders import clip as clip_module
-from clip_as_rnn.encoders.clip import _grow_positions
+from clip_as_rnn.encoders.clip import _interpolate_positions
 from clip_as_rnn.errors import InputError
 from random_clip import random_clip
 
@@ -33,7 +33,7 @@ def eager(clip, pixels):
 
 
 def test_text_features_are_those_of_transformers(clip):
-    for text, ours in zip(TEXTS, clip.encode_texts(TEXTS), strict=True):
+    for text, ours in zip(TEXTS, clip.encode_text(TEXTS), strict=True):
         batch = clip.tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             hidden = clip.model.text_model(batch["input_ids"]).last_hidden_state
@@ -42,21 +42,21 @@ def test_text_features_are_those_of_transformers(clip):
 
 
 def test_a_text_has_the_same_feature_in_any_company(clip, monkeypatch):
-    alone = torch.cat([clip.encode_texts([text]) for text in TEXTS])
-    torch.testing.assert_close(clip.encode_texts(TEXTS), alone, atol=1e-5, rtol=0)
+    alone = torch.cat([clip.encode_text([text]) for text in TEXTS])
+    torch.testing.assert_close(clip.encode_text(TEXTS), alone, atol=1e-5, rtol=0)
     monkeypatch.setattr(clip_module, "_TEXTS_PER_PASS", 2)
-    torch.testing.assert_close(clip.encode_texts(TEXTS), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.encode_text(TEXTS), alone, atol=1e-5, rtol=0)
 
 
 def test_no_texts_have_no_features(clip):
-    assert clip.encode_texts([]).shape == (0, clip.width)
+    assert clip.encode_text([]).shape == (0, clip.embed_dim)
 
 
 def test_image_features_are_those_of_transformers(clip):
     pixels = pixels_of(3, 3, 32, 32)
     hidden = eager(clip, pixels).last_hidden_state[:, 0]
     theirs = clip.model.visual_projection(clip.vision.post_layernorm(hidden))
-    torch.testing.assert_close(clip.encode_images(pixels), functional.normalize(theirs, dim=1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clip.encode_image(pixels), functional.normalize(theirs, dim=1), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("skipped", [1, 2, 4])
@@ -64,32 +64,32 @@ def test_skipped_blocks_are_the_last_ones(clip, skipped):
     pixels = pixels_of(2, 3, 32, 32)
     hidden = eager(clip, pixels).hidden_states[-1 - skipped][:, 0]
     theirs = functional.normalize(clip.model.visual_projection(clip.vision.post_layernorm(hidden)), dim=1)
-    torch.testing.assert_close(clip.encode_images(pixels, skipped_blocks=skipped), theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clip.encode_image(pixels, skipped_blocks=skipped), theirs, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_attention_is_the_mean_over_heads_and_the_last_layers(clip, layers):
     pixels = pixels_of(1, 3, 32, 32)
     expected = torch.stack(eager(clip, pixels).attentions[-layers:]).mean((0, 2))[0, 1:, 1:]
-    view = clip.view_patches(pixels, affinity_layers=layers)
+    view = clip.encode_patches(pixels, attention_layers=layers)
     torch.testing.assert_close(view.attention, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_more_layers_than_there_are_is_all_of_them(clip):
     pixels = pixels_of(1, 3, 32, 32)
-    all_layers = clip.view_patches(pixels, affinity_layers=4).attention
-    assert torch.equal(clip.view_patches(pixels, affinity_layers=99).attention, all_layers)
+    all_layers = clip.encode_patches(pixels, attention_layers=4).attention
+    assert torch.equal(clip.encode_patches(pixels, attention_layers=99).attention, all_layers)
 
 
 def test_without_affinity_no_attention_is_computed(clip):
-    assert clip.view_patches(pixels_of(1, 3, 32, 32), affinity_layers=0).attention is None
+    assert clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0).attention is None
 
 
 @pytest.mark.parametrize("layers", [0, 2])
 def test_a_view_holds_what_transformers_computes(clip, layers):
     pixels = pixels_of(1, 3, 32, 32)
     states = eager(clip, pixels)
-    view = clip.view_patches(pixels, affinity_layers=layers)
+    view = clip.encode_patches(pixels, attention_layers=layers)
     torch.testing.assert_close(view.last_input, states.hidden_states[-2], atol=1e-5, rtol=1e-4)
     activations = clip.vision.encoder.layers[-1].layer_norm1(states.hidden_states[-2])[0, 1:]
     torch.testing.assert_close(view.activations, activations, atol=1e-5, rtol=1e-4)
@@ -100,54 +100,54 @@ def test_a_view_holds_what_transformers_computes(clip, layers):
 
 
 def test_an_image_may_have_any_whole_number_of_patches(clip):
-    view = clip.view_patches(pixels_of(1, 3, 8, 56), affinity_layers=1)
+    view = clip.encode_patches(pixels_of(1, 3, 8, 56), attention_layers=1)
     assert view.grid_hw == (1, 7)
     assert view.attention.shape == (7, 7)
 
 
 def test_positions_of_the_native_grid_are_untouched():
     table = torch.randn(17, 6)
-    assert torch.equal(_grow_positions(table, (4, 4)), table)
+    assert torch.equal(_interpolate_positions(table, (4, 4)), table)
 
 
 def test_positions_are_interpolated_bilinearly_between_centres():
     table = torch.zeros(5, 1)
     table[1:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])  # 2 x 2
-    grown = _grow_positions(table, (2, 4))[1:, 0].reshape(2, 4)
+    grown = _interpolate_positions(table, (2, 4))[1:, 0].reshape(2, 4)
     torch.testing.assert_close(grown, torch.tensor([[0.0, 0.25, 0.75, 1.0], [2.0, 2.25, 2.75, 3.0]]))
 
 
 def test_half_positions_move_features_by_their_rounding_only(clip):
     pixels = pixels_of(1, 3, 32, 32)
-    exact, rounded = clip.encode_images(pixels), clip.encode_images(pixels, half_positions=True)
+    exact, rounded = clip.encode_image(pixels), clip.encode_image(pixels, half_positions=True)
     assert not torch.equal(exact, rounded)
     torch.testing.assert_close(exact, rounded, atol=2e-2, rtol=0)
 
 
 def test_an_image_is_encoded_alike_in_any_batch(clip):
     pixels = pixels_of(5, 3, 32, 32)
-    alone = torch.cat([clip.encode_images(one[None]) for one in pixels])
-    torch.testing.assert_close(clip.encode_images(pixels), alone, atol=1e-5, rtol=0)
+    alone = torch.cat([clip.encode_image(one[None]) for one in pixels])
+    torch.testing.assert_close(clip.encode_image(pixels), alone, atol=1e-5, rtol=0)
 
 
 def test_nothing_that_was_read_asks_for_gradients(clip):
-    view = clip.view_patches(pixels_of(1, 3, 32, 32), affinity_layers=2)
-    pulled = clip.pull_back(view, torch.eye(clip.width))
+    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=2)
+    pulled = clip.pooled_gradient(view, torch.eye(clip.embed_dim))
     assert not any(tensor.requires_grad for tensor in (view.pooled, view.attention, pulled, *clip.model.parameters()))
 
 
 def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
-    view = clip.view_patches(pixels_of(1, 3, 32, 40), affinity_layers=0)
-    at_once = clip.pull_back(view, torch.eye(clip.width))
-    monkeypatch.setattr(clip_module, "_PULL_BACK_BYTES", 1)
-    torch.testing.assert_close(clip.pull_back(view, torch.eye(clip.width)), at_once, atol=1e-6, rtol=1e-4)
+    view = clip.encode_patches(pixels_of(1, 3, 32, 40), attention_layers=0)
+    at_once = clip.pooled_gradient(view, torch.eye(clip.embed_dim))
+    monkeypatch.setattr(clip_module, "_GRADIENT_BYTES", 1)
+    torch.testing.assert_close(clip.pooled_gradient(view, torch.eye(clip.embed_dim)), at_once, atol=1e-6, rtol=1e-4)
 
 
 def memory_bound(patches_hw, budget, monkeypatch):
     """Return the largest tensor, in numbers, that pulling one direction back makes."""
     clip, largest = random_clip(), [0]
-    view = clip.view_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), affinity_layers=0)
-    monkeypatch.setattr(clip_module, "_PULL_BACK_BYTES", budget)
+    view = clip.encode_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), attention_layers=0)
+    monkeypatch.setattr(clip_module, "_GRADIENT_BYTES", budget)
 
     class Measure(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -156,7 +156,7 @@ def memory_bound(patches_hw, budget, monkeypatch):
             return made
 
     with Measure():
-        clip.pull_back(view, torch.eye(clip.width)[:1])
+        clip.pooled_gradient(view, torch.eye(clip.embed_dim)[:1])
     return largest[0]
 
 
@@ -168,33 +168,28 @@ def test_what_pulling_back_takes_grows_with_the_patches_and_not_with_their_squar
 
 @pytest.mark.parametrize("grid_hw", [(1, 1), (4, 5), (1, 9)])
 def test_pulling_back_is_the_mean_gradient_over_patches(clip, grid_hw):
-    view = clip.view_patches(pixels_of(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), affinity_layers=0)
+    view = clip.encode_patches(pixels_of(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), attention_layers=0)
     layer = clip.vision.encoder.layers[-1]
     normed = layer.layer_norm1(view.last_input.clone()).detach().requires_grad_()
     tokens = view.last_input.clone() + layer.self_attn(normed)[0]
     tokens = tokens + layer.mlp(layer.layer_norm2(tokens))
     pooled = clip.model.visual_projection(clip.vision.post_layernorm(tokens[0, 1:])).mean(0)
-    directions = torch.eye(clip.width)[:5]
+    directions = torch.eye(clip.embed_dim)[:5]
     slow = [torch.autograd.grad(pooled, normed, one, retain_graph=True)[0][0, 1:].mean(0) for one in directions]
-    torch.testing.assert_close(clip.pull_back(view, directions), torch.stack(slow), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(clip.pooled_gradient(view, directions), torch.stack(slow), atol=1e-6, rtol=1e-4)
 
 
 def test_gradients_are_pulled_back_in_inference_mode_too(clip):
     pixels = pixels_of(1, 3, 32, 32)
-    expected = clip.pull_back(clip.view_patches(pixels, affinity_layers=0), torch.eye(clip.width))
+    expected = clip.pooled_gradient(clip.encode_patches(pixels, attention_layers=0), torch.eye(clip.embed_dim))
     with torch.inference_mode():
-        view = clip.view_patches(pixels, affinity_layers=0)
-        assert torch.equal(clip.pull_back(view, torch.eye(clip.width)), expected)
+        view = clip.encode_patches(pixels, attention_layers=0)
+        assert torch.equal(clip.pooled_gradient(view, torch.eye(clip.embed_dim)), expected)
 
 
 def test_no_directions_have_no_gradients(clip):
-    view = clip.view_patches(pixels_of(1, 3, 32, 32), affinity_layers=0)
-    assert clip.pull_back(view, torch.zeros(0, clip.width)).shape == (0, 16)
-
-
-def test_more_skipped_blocks_than_there_are_are_refused(clip):
-    with pytest.raises(InputError, match=r"`classifier_skipped_blocks` to be at most 4, .* but got 5\."):
-        clip.encode_images(pixels_of(1, 3, 32, 32), skipped_blocks=5)
+    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0)
+    assert clip.pooled_gradient(view, torch.zeros(0, clip.embed_dim)).shape == (0, 16)
 
 
 def test_a_text_too_long_is_quoted_as_it_was_given_and_said_once(clip, capfd):
@@ -209,13 +204,13 @@ def test_a_text_too_long_is_quoted_as_it_was_given_and_said_once(clip, capfd):
 def test_a_text_too_long_for_clip_is_refused_in_a_sentence(clip):
     message = r"The text 'x x .*\.\.\.' has \d+ tokens, but CLIP reads at most 77; shorten it\."
     with pytest.raises(InputError, match=message):
-        clip.encode_texts(["cat", "x " * 100])
+        clip.encode_text(["cat", "x " * 100])
 
 
 def test_the_longest_text_that_fits_is_read(clip):
-    assert clip.encode_texts(["x " * 75]).isfinite().all()
+    assert clip.encode_text(["x " * 75]).isfinite().all()
     with pytest.raises(InputError, match="has 78 tokens"):
-        clip.encode_texts(["x " * 76])
+        clip.encode_text(["x " * 76])
 
 
 @pytest.mark.parametrize(
@@ -227,4 +222,4 @@ def test_too_many_patches_are_refused_before_attention_is_made(clip, grid_hw, si
         rf"--set max_side_px={side_px} \(in Python, max_side_px={side_px}\)\."
     )
     with pytest.raises(InputError, match=message):
-        clip.view_patches(torch.zeros(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), affinity_layers=1)
+        clip.encode_patches(torch.zeros(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), attention_layers=1)

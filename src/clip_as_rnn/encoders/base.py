@@ -1,0 +1,95 @@
+"""What the stages ask of a frozen vision-language encoder, as protocols that any model family can fill.
+
+Axes: b images, n texts or directions, d the width of the joint space of images and texts, P = gh * gw patches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clip_as_rnn.encoders.preprocess import PreprocessorConfig
+from clip_as_rnn.types import Features, Pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchFeatures:
+    """What one pass over an image yields for its patches.
+
+    Attributes:
+        grid_hw: gh, gw.
+        last_input: (1, tokens, width) input of the last block, class token first.
+        activations: (P, width) A, the output of the last block's first layer norm at the patches.
+        patches: (P, d) tokens after the last block, projected, of length 1.
+        pooled: (d,) z, the mean over patches after the last layer norm, projected, not normalized.
+        attention: (P, P) mean over heads and over the last layers; None if none was asked for.
+    """
+
+    grid_hw: tuple[int, int]
+    last_input: Float[Tensor, "1 tokens width"]
+    activations: Float[Tensor, "p width"]
+    patches: Float[Tensor, "p d"]
+    pooled: Float[Tensor, " d"]
+    attention: Float[Tensor, "p p"] | None
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Turns texts into features; a cache of a model's texts is one too."""
+
+    def __call__(self, texts: Sequence[str]) -> Features:
+        """Encode texts: float32 features (n, d) of length 1; raises InputError for a text that is too long."""
+
+
+@runtime_checkable
+class VisionLanguageEncoder(Protocol):
+    """An encoder of images and texts into one space, on one device in one precision."""
+
+    preprocessor: PreprocessorConfig
+    fingerprint: str
+    patch_px: int
+    logit_scale: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Dimensions of the space that images and texts share."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks of the image tower."""
+
+    def check_lengths(self, texts: Sequence[str], template: str = "{}") -> None:
+        """Raise InputError if a text, put into the template, is longer than the encoder reads."""
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Encode texts: float32 features (n, d) of length 1."""
+
+    def encode_image(self, pixels: Pixels, *, skipped_blocks: int = 0, half_positions: bool = False) -> Features:
+        """Encode square images: float32 features (b, d) of length 1, after all blocks but the last `skipped_blocks`."""
+
+
+@runtime_checkable
+class PatchEncoder(VisionLanguageEncoder, Protocol):
+    """An encoder whose patches can be compared with texts."""
+
+    def encode_patches(self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False) -> PatchFeatures:
+        """Encode one image of any whole number of patches; `attention_layers` of the last blocks are averaged."""
+
+
+@runtime_checkable
+class GradCamEncoder(PatchEncoder, Protocol):
+    """A patch encoder through whose last block gradients can be taken."""
+
+    def pooled_gradient(self, features: PatchFeatures, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
+        """Compute mean_p d<direction, z> / dA_p for every direction, A the activations and z the pooled feature."""

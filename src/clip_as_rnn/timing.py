@@ -1,0 +1,31 @@
+"""How long each stage takes; what a GPU was asked to do is waited for, so that it counts where it belongs."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+
+class Stopwatch:
+    """Adds up seconds by name."""
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds = defaultdict(float, seconds or {})
+
+    @contextmanager
+    def measure(self, name: str, *, shared_by: int = 1) -> Iterator[None]:
+        """Add the time that a `with` block takes to `name`, divided by the number of images that share it."""
+        _wait_for_gpu()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            _wait_for_gpu()
+            self.seconds[name] += (time.perf_counter() - started) / shared_by
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
