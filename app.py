@@ -5,13 +5,11 @@ CAR_PRESET chooses the preset; where the models of "default" are too slow, "tiny
 
 import os
 
-os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
-
 from clip_as_rnn import load_segmenter
 from clip_as_rnn.apps.web.page import create_demo
 from clip_as_rnn.apps.web.server import launch_options
 
-demo = create_demo(load_segmenter(os.environ.get("CAR_PRESET", "default")))
+demo = create_demo(load_segmenter(os.environ.get("CAR_PRESET", "default"), text_cache=False))
 
 if __name__ == "__main__":
     demo.launch(

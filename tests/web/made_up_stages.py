@@ -3,53 +3,76 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from clip_as_rnn.state import Stages
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Proposal
-from clip_as_rnn.segmenter import Question, Segmenter
+from clip_as_rnn.segmenter import Segmenter
 
 PATCHES_HW = (12, 16)
 SLOW_S = 3.0
 
 
-@dataclass(frozen=True)
-class View:
-    """Only the size of an image."""
+class MadeUpStage:
+    """Keeps images and texts as they are."""
 
-    size_hw: tuple[int, int]
-
-
-class MadeUpStages:
-    """Discs in a row, one per text asked; the ghost scores 0.1, all others 0.9."""
-
-    def check(self, texts: Sequence[str]) -> None:
+    def check_texts(self, texts: Sequence[str]) -> None:
         """Accept everything."""
 
-    def look(self, image: np.ndarray, texts: Sequence[str]) -> View:
-        _say(f"look {texts}")
-        return View(image.shape[:2])
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
+        return image
 
-    def propose(self, view: View, texts: Sequence[str], step: int) -> Proposal:
+    def encode_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(texts)
+
+
+class MadeUpProposer(MadeUpStage):
+    """Discs in a row, one per text left."""
+
+    def encode_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        _say(f"encode {texts}")
+        return tuple(texts)
+
+    def relate(self, image: np.ndarray, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return texts
+
+    def propose(self, related: tuple[str, ...], active: np.ndarray, step: int) -> Proposal:
         _say(f"propose {step}")
         rows, columns = np.mgrid[: PATCHES_HW[0], : PATCHES_HW[1]]
-        centres = [(i + 0.5) * PATCHES_HW[1] / len(texts) for i in range(len(texts))]
-        discs = [np.clip(1.6 - np.hypot(rows - 6, columns - centre) / 2, 0, 1) for centre in centres]
+        centers = [(i + 0.5) * PATCHES_HW[1] / len(active) for i in range(len(active))]
+        discs = [np.clip(1.6 - np.hypot(rows - 6, columns - center) / 2, 0, 1) for center in centers]
         maps = torch.from_numpy(np.stack(discs).astype(np.float32))
         return Proposal(maps, maps)
 
-    def classify(self, questions: Sequence[Question[View]]) -> list[np.ndarray]:
-        if "slow" in questions[0].texts:
-            time.sleep(SLOW_S)
-        return [np.array([0.1 if text == "ghost" else 0.9 for text in one.texts]) for one in questions]
 
-    def finish(self, view: View, maps: torch.Tensor) -> np.ndarray:
-        _say("finish")
-        grown = torch.nn.functional.interpolate(maps[None], view.size_hw)[0] if len(maps) else maps
-        return grown.numpy() > 0.5 if len(maps) else np.zeros((0, *view.size_hw), bool)
+class MadeUpClassifier(MadeUpStage):
+    """The ghost scores 0.1, all others 0.9."""
+
+    def classify(self, masks: Sequence[Any]) -> list[np.ndarray]:
+        left = [[one.texts[i] for i in one.active] for one in masks]
+        if "slow" in left[0]:
+            time.sleep(SLOW_S)
+        return [np.array([0.1 if text == "ghost" else 0.9 for text in texts], dtype=np.float32) for texts in left]
+
+
+class MadeUpRefiner:
+    """Takes what is above one half, the later text over the earlier."""
+
+    def refine(self, image: np.ndarray, masks: torch.Tensor) -> np.ndarray:
+        _say("refine")
+        grown = torch.nn.functional.interpolate(masks[None], image.shape[:2])[0] if len(masks) else masks
+        return grown.numpy() > 0.5 if len(masks) else np.zeros((0, *image.shape[:2]), bool)
+
+
+class MadeUpModels:
+    """Nothing was loaded."""
+
+    def build_stages(self, config: SegmenterConfig) -> Stages:
+        return Stages(MadeUpProposer(), MadeUpClassifier(), MadeUpRefiner())
 
     def describe(self) -> Mapping[str, str]:
         return {"model": "made up"}
@@ -60,6 +83,7 @@ def _say(words: str) -> None:
     sys.stdout.flush()
 
 
-def made_up_segmenter(config: SegmenterConfig) -> Segmenter[View]:
+def made_up_segmenter(config: SegmenterConfig) -> Segmenter:
     """Make a segmenter whose settings can be replaced."""
-    return Segmenter(MadeUpStages(), config, made_up_segmenter)
+    models = MadeUpModels()
+    return Segmenter(models.build_stages(config), config, models)

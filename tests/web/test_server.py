@@ -3,7 +3,6 @@
 import pytest
 
 from clip_as_rnn.apps.cli import web as command
-from clip_as_rnn.encoders.text_cache import cache_file
 from clip_as_rnn.errors import DependencyError, InputError
 
 
@@ -27,8 +26,7 @@ def test_the_command_hands_on_where_to_listen_and_keeps_no_words(monkeypatch):
     from clip_as_rnn.apps.web.server import Address
 
     seen = []
-    monkeypatch.setenv("CLIP_AS_RNN_CACHE", "somewhere")
-    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", lambda *_, **__: cache_file())
+    monkeypatch.setattr("clip_as_rnn.loading.load_segmenter", lambda *_, text_cache, **__: {"kept": text_cache})
     monkeypatch.setattr("clip_as_rnn.apps.web.server.serve", lambda *given: seen.append(given[:2]))
     command.web(preset="tiny", host="0.0.0.0", port=80, name=["page.example"])
-    assert seen == [(None, Address(host="0.0.0.0", port=80, names=["page.example"]))]
+    assert seen == [({"kept": False}, Address(host="0.0.0.0", port=80, names=["page.example"]))]

@@ -129,11 +129,11 @@ def test_a_run_can_be_cancelled_and_the_next_one_works(visit, made_up, picture):
     expect(visitor.page.get_by_role("button", name="Find", exact=True)).to_be_disabled()
     visitor.page.get_by_role("button", name="Cancel", exact=True).click()
     visitor.await_status("Cancelled.")
-    stages_before = made_up.log.read_text().count("finish")
+    stages_before = made_up.log.read_text().count("refine")
     visitor.page.get_by_role("button", name="Remove slow").click()
     visitor.find()
     visitor.await_status("Found the text in 1 step.")
-    assert made_up.log.read_text().count("finish") == stages_before + 1  # the cancelled run never came so far
+    assert made_up.log.read_text().count("refine") == stages_before + 1  # the cancelled run never came so far
 
 
 def test_a_run_that_waits_can_be_cancelled(visit, made_up, picture):

@@ -1,6 +1,5 @@
 """The command `car web`: a page on which to try pictures and texts."""
 
-import os
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -55,6 +54,7 @@ def web(  # noqa: PLR0913 - one parameter per option
     from clip_as_rnn.loading import DType, load_segmenter
 
     address = Address(host=host, port=port, user=user, password=password, names=name or ())
-    os.environ["CLIP_AS_RNN_CACHE"] = "off"  # the words of visitors are not kept
     say("Loading the models")
-    serve(load_segmenter(config, device=device, dtype=choose("dtype", dtype, DType)), address, say)
+    chosen_dtype = choose("dtype", dtype, DType)
+    segmenter = load_segmenter(config, device=device, dtype=chosen_dtype, text_cache=False)  # it holds visitors' words
+    serve(segmenter, address, say)

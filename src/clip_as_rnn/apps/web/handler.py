@@ -11,7 +11,6 @@ from clip_as_rnn.apps.web.controls import base_preset, bounded_texts, chosen_set
 from clip_as_rnn.apps.web.payload import result_payload, steps_payload
 from clip_as_rnn.apps.web.snippets import as_command, as_python, differences
 from clip_as_rnn.apps.web.uploads import open_picture
-from clip_as_rnn.apps.web.watching import reporter
 from clip_as_rnn.apps.web.workers import Job
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
@@ -22,6 +21,7 @@ from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import Callback, Progress
 
 _FORMATS: tuple[Format, ...] = ("figure", "labels", "masks", "json")
 _STAGES = {  # the segmenter's names of its stages, for people
@@ -93,7 +93,9 @@ def handle(
     long_side_px = max(picture.pixels.shape[:2])
     settings = chosen_settings(presets[request.preset], request.mode, request.controls, long_side_px)
     chosen = segmenter.replace(**settings)
-    segmentation = chosen.segment(picture.pixels, texts, trace=True, callback=reporter(job, texts, chosen.config))
+    callback = reporter(job, len(texts), chosen.config)
+    callback(Progress("encode", 0, len(texts)))
+    segmentation = chosen.segment(picture.pixels, texts, trace=True, callback=callback)
     job.report("Drawing and writing the results")
     started = time.perf_counter()
     name, preset = request.picture.name, base_preset(request.preset)
@@ -111,6 +113,28 @@ def handle(
         python=as_python(*run),
         **files,
     )
+
+
+def reporter(job: Job, texts: int, config: SegmenterConfig) -> Callback:
+    """Return a callback of the segmenter that says in words what comes next, or ends the run of a job that is stopped.
+
+    No run takes more steps than it says: each but the last drops a text, unless the first is repeated.
+    """
+    bound = texts + config.recurrence.repeat_first_step
+    limit = config.recurrence.max_steps
+    most_steps = bound if limit is None else min(bound, max(1, limit))
+
+    def report(progress: Progress) -> None:
+        masks = "1 mask" if progress.texts == 1 else f"{progress.texts} masks"
+        messages = {
+            "encode": "Encoding the picture and the texts",
+            "propose": f"Step {progress.step} of at most {most_steps}: proposing {masks}",
+            "classify": f"Judging {masks}",
+            "refine": "Refining the edges (CRF)" if config.refine.crf else "Finishing the masks",
+        }
+        job.report(messages[progress.stage])
+
+    return report
 
 
 def _write(result: Result, folder: Path, stem: str) -> dict[str, Path]:
