@@ -14,7 +14,7 @@ from scipy.ndimage import find_objects
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import encode_rle, grow_maps
-from clip_as_rnn.types import LabelMap, Masks, PatchMaps, Scores, SoftMasks
+from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -76,25 +76,25 @@ def test_weights_and_buffers_are_those_that_transformers_loads(folder, dtype):
 
 
 def test_positions_that_old_files_hold_among_the_weights_are_left_alone(folder):
-    expected = load(folder).encode_texts(["cat"])
+    expected = load(folder).encode_text(["cat"])
     edit_weights(folder, lambda weights: weights.update({"text_model.embeddings.position_ids": torch.arange(77)[None]}))
-    assert torch.equal(load(folder).encode_texts(["cat"]), expected)
+    assert torch.equal(load(folder).encode_text(["cat"]), expected)
 
 
 def test_sections_of_the_first_conversions_are_read(folder):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    expected = load(folder).encode_texts(["cat"])
+    expected = load(folder).encode_text(["cat"])
     edit_config(folder, text_config_dict=config["text_config"], vision_config_dict=None)
-    assert torch.equal(load(folder).encode_texts(["cat"]), expected)
+    assert torch.equal(load(folder).encode_text(["cat"]), expected)
 
 
 # Parts and their index
 
 
 def test_weights_in_parts_are_read_whole(folder):
-    expected = load(folder).encode_texts(["cat"])
+    expected = load(folder).encode_text(["cat"])
     split(folder)
-    assert torch.equal(load(folder).encode_texts(["cat"]), expected)
+    assert torch.equal(load(folder).encode_text(["cat"]), expected)
 
 
 @pytest.mark.parametrize(

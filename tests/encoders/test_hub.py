@@ -68,7 +68,7 @@ def test_the_logit_scale_is_never_rounded(folder, dtype):
 def test_a_clip_loaded_in_inference_mode_is_as_good_as_any(folder):
     with torch.inference_mode():
         clip = load(folder)
-    view = clip.view_patches(torch.zeros(1, 3, 32, 32), affinity_layers=0)
+    view = clip.encode_patches(torch.zeros(1, 3, 32, 32), affinity_layers=0)
     assert clip.pull_back(view, torch.ones(1, clip.width)).isfinite().all()
 
 
@@ -269,23 +269,23 @@ def test_a_tokenizer_of_a_folders_own_is_never_run(folder):
 
 
 def test_kernels_that_a_config_asks_for_are_never_fetched(folder):
-    expected = load(folder).encode_texts(["cat"])
+    expected = load(folder).encode_text(["cat"])
     edit(folder / "config.json", _attn_implementation="someone/kernels", attn_implementation="someone/kernels")
-    assert torch.equal(load(folder).encode_texts(["cat"]), expected)
+    assert torch.equal(load(folder).encode_text(["cat"]), expected)
 
 
 # What a host program does
 
 
 def test_features_do_not_depend_on_the_default_precision_of_the_program(folder):
-    expected = load(folder).encode_texts(["cat", "a dog"])
+    expected = load(folder).encode_text(["cat", "a dog"])
     torch.set_default_dtype(torch.float64)
     try:
         clip = load(folder)
         assert clip.dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
-    assert torch.equal(clip.encode_texts(["cat", "a dog"]), expected)
+    assert torch.equal(clip.encode_text(["cat", "a dog"]), expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
@@ -295,7 +295,7 @@ import os, sys, torch
 from clip_as_rnn.encoders.hub import load_clip
 torch.set_num_threads(4)
 clip = load_clip({str(BUNDLED_FOLDER)!r}, device=torch.device("cpu"), dtype=torch.float32)
-see = lambda: clip.encode_images(torch.ones(4, 3, 224, 224) @ torch.ones(224, 224))
+see = lambda: clip.encode_image(torch.ones(4, 3, 224, 224) @ torch.ones(224, 224))
 see()
 child = os.fork()
 if child == 0:

@@ -22,8 +22,8 @@ from clip_as_rnn.encoders.text_cache import TextCache
 from random_clip import random_clip
 clip = random_clip()
 read = []
-original = clip.encode_texts
-clip.encode_texts = lambda texts: (read.extend(texts), original(texts))[1]
+original = clip.encode_text
+clip.encode_text = lambda texts: (read.extend(texts), original(texts))[1]
 features = TextCache(clip, Path(sys.argv[1]))(sys.argv[2:])
 print(len(read), features.double().sum().item())
 """
@@ -43,19 +43,19 @@ def model():
 @pytest.fixture
 def clip(model, monkeypatch):
     """Record the texts that CLIP really reads."""
-    read, original = [], model.encode_texts
+    read, original = [], model.encode_text
 
     def counted(texts):
         read.extend(texts)
         return original(texts)
 
-    monkeypatch.setattr(model, "encode_texts", counted)
+    monkeypatch.setattr(model, "encode_text", counted)
     model.read = read
     return model
 
 
 def test_features_are_clips_own(clip):
-    torch.testing.assert_close(TextCache(clip)(TEXTS), clip.encode_texts(TEXTS))
+    torch.testing.assert_close(TextCache(clip)(TEXTS), clip.encode_text(TEXTS))
 
 
 def test_a_text_is_read_once_in_a_run(clip):
@@ -95,15 +95,15 @@ def test_two_processes_share_one_cache(tmp_path):
 def test_other_weights_and_other_precisions_are_kept_apart(clip, tmp_path):
     TextCache(clip, tmp_path / "texts.sqlite")(["cat"])
     other = random_clip(seed=1)
-    torch.testing.assert_close(TextCache(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_texts(["cat"]))
+    torch.testing.assert_close(TextCache(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_text(["cat"]))
     rough = random_clip(dtype=torch.bfloat16)
-    assert torch.equal(TextCache(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_texts(["cat"]))
+    assert torch.equal(TextCache(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_text(["cat"]))
 
 
 def test_a_corrupt_file_costs_time_only(clip, tmp_path):
     file = tmp_path / "texts.sqlite"
     file.write_bytes(b"this is no database" * 100)
-    torch.testing.assert_close(TextCache(clip, file)(TEXTS), clip.encode_texts(TEXTS))
+    torch.testing.assert_close(TextCache(clip, file)(TEXTS), clip.encode_text(TEXTS))
 
 
 def test_a_row_of_another_width_is_not_believed(clip, tmp_path):
@@ -234,7 +234,7 @@ def test_memory_stays_bounded_however_many_texts_come(clip, monkeypatch):
     features = TextCache(clip)
     for i in range(6):
         asked = [f"{i} cats", f"{i} dogs", f"{i} cats"]
-        torch.testing.assert_close(features(asked), clip.encode_texts(asked), atol=1e-5, rtol=0)
+        torch.testing.assert_close(features(asked), clip.encode_text(asked), atol=1e-5, rtol=0)
         assert len(features._known) <= 4
     many = [f"{i} cups" for i in range(9)]
-    torch.testing.assert_close(features(many), clip.encode_texts(many), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features(many), clip.encode_text(many), atol=1e-5, rtol=0)

@@ -72,7 +72,7 @@ def test_special_tokens_within_a_text_are_letters_and_signs(text):
     special = (clip.tokenizer.bos_token_id, clip.tokenizer.eos_token_id)
     assert (ids[0], ids[-1]) == special
     assert not set(special) & set(ids[1:-1])
-    assert not torch.equal(*clip.encode_texts([text, ""]))
+    assert not torch.equal(*clip.encode_text([text, ""]))
 
 
 # What is refused

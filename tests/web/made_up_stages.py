@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip_as_rnn.state import Stages
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import Stages
 
 PATCHES_HW = (12, 16)
 SLOW_S = 3.0

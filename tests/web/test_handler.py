@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from clip_as_rnn.state import Progress
 from made_up_stages import made_up_segmenter
 from PIL import Image
 
@@ -14,6 +13,7 @@ from clip_as_rnn.apps.web.workers import Job, StoppedError
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import find_preset
+from clip_as_rnn.state import Progress
 
 DEFAULT = find_preset("default")
 TEXTS = ["dog", "ghost"]
