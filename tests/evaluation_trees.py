@@ -3,6 +3,7 @@
 Every image of a tree has a size of its own, by which the fake recognises it, whatever JPEG does to its pixels.
 """
 
+import dataclasses
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,18 @@ Answers = Mapping[tuple[int, int], Mapping[str, ndarray]]  # image size to text 
 
 @dataclass(frozen=True)
 class Call:
-    """One question that the fake was asked."""
+    """What the fake was asked."""
 
     texts: tuple[str, ...]
     background_texts: tuple[str, ...]
     visual_prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FakeEncodedImage:
+    """An image that was encoded."""
+
+    pixels: ndarray
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,15 @@ class FakeSegmenter(Segmenter):
     config: SegmenterConfig = field(default_factory=SegmenterConfig)
     calls: list[Call] = field(default_factory=list)
     refused: tuple[int, int] | None = None  # images of this size are an error
+    encoded: list[tuple[int, int]] = field(default_factory=list)  # the size of each image that was encoded
 
-    def segment(self, image: ndarray, texts: Sequence[str], *, trace: bool = False) -> Segmentation:
+    def encode(self, image: ndarray) -> "FakeEncodedImage":
+        self.encoded.append(image.shape[:2])
+        return FakeEncodedImage(image)
+
+    def segment(self, image: "FakeEncodedImage", texts: Sequence[str], *, trace: bool = False) -> Segmentation:
         self.calls.append(Call(tuple(texts), self.config.propose.background_texts, self.config.classify.visual_prompts))
-        size = image.shape[:2]
+        size = image.pixels.shape[:2]
         if size == self.refused:
             raise InputError("This image was refused.")
         found = {text: mask for text, mask in self.answers.get(size, {}).items() if text in texts}
@@ -55,12 +68,14 @@ class FakeSegmenter(Segmenter):
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Refuse texts that are longer than 1000 characters in any template."""
-        templates = (self.config.propose.proposal_template, *self.config.classify.templates)
+        config = self.config
+        templates = (config.propose.proposal_template, *config.classify.templates)
+        texts = (*texts, *config.propose.background_texts, *config.classify.contrast_texts)
         if any(len(template.replace("{}", text)) > 1000 for template in templates for text in texts):
             raise InputError("This text is too long.")
 
     def replace(self, **settings: Any) -> "FakeSegmenter":
-        return FakeSegmenter(self.answers, with_settings(self.config, settings), self.calls, self.refused)
+        return dataclasses.replace(self, config=with_settings(self.config, settings))
 
     def describe(self) -> Mapping[str, str]:
         return {"model": "fake, fingerprint 0123", "device": "cpu"}

@@ -105,6 +105,18 @@ def test_each_text_is_asked_by_itself_when_wanted_and_the_best_score_lies_on_top
     assert found.kept == (1, 2)
 
 
+def test_many_texts_asked_one_by_one_cost_one_image_pass():
+    segmenter = FakeSegmenter({SIZE: {"cat": box(SIZE, slice(1, 4))}})
+    predict_labels(plan_passes(segmenter, THINGS, "paper"), IMAGE, selection="each")
+    assert (len(segmenter.calls), segmenter.encoded) == (2, [SIZE])
+
+
+def test_all_sentences_about_an_object_cost_one_image_pass():
+    segmenter = FakeSegmenter({SIZE: {"a": box(SIZE, slice(0, 2))}})
+    predict_reference(segmenter, IMAGE, ("a", "b", "c"))
+    assert (len(segmenter.calls), segmenter.encoded) == (4, [SIZE])
+
+
 def found_for(masks, scores):
     texts = tuple(str(i) for i in range(len(masks)))
     return Segmentation(texts, texts, np.array(masks).reshape(-1, 10, 10), np.array(scores, dtype=float))

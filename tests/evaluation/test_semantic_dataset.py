@@ -170,7 +170,7 @@ def test_an_image_without_annotation_is_told_where_it_should_be(tmp_path):
         read_labels(item, dataset, 20)
 
 
-def test_a_coloured_label_image_is_refused(tmp_path):
+def test_a_colored_label_image_is_refused(tmp_path):
     dataset = write_tree("voc", tmp_path, {"a": np.zeros((2, 2), dtype=int)})
     (item,) = list_images(dataset, tmp_path, "val")
     Image.new("RGB", (2, 2)).save(item.labels)

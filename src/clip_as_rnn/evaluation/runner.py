@@ -171,7 +171,7 @@ def _is_done(name: str, records: Mapping[str, Record], folder: Path, options: Ru
 
 
 def _with_whole_paths(evaluated: Evaluated) -> Record:
-    """Return the record as whoever watches should read it."""
+    """Return the record with whole paths in its failure, for whoever is to mend it."""
     return replace(evaluated.record, failure=evaluated.complaint) if evaluated.complaint else evaluated.record
 
 
