@@ -47,13 +47,13 @@ def test_a_loaded_clip_is_frozen(folder):
 def test_the_preprocessor_file_sets_mean_and_deviation(folder):
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}), encoding="utf-8")
-    assert load(folder).preparation.image_mean == (0.1, 0.2, 0.3)
-    assert load(folder).preparation.image_std == (0.5, 0.6, 0.7)
+    assert load(folder).preprocessor.image_mean == (0.1, 0.2, 0.3)
+    assert load(folder).preprocessor.image_std == (0.5, 0.6, 0.7)
 
 
 def test_without_a_preprocessor_file_clips_own_numbers_hold(folder):
     (folder / "preprocessor_config.json").unlink()
-    preparation = load(folder).preparation
+    preparation = load(folder).preprocessor
     assert preparation.image_size == 224
     assert preparation.image_mean == (0.48145466, 0.4578275, 0.40821073)
     assert preparation.image_std == (0.26862954, 0.26130258, 0.27577711)
@@ -68,8 +68,8 @@ def test_the_logit_scale_is_never_rounded(folder, dtype):
 def test_a_clip_loaded_in_inference_mode_is_as_good_as_any(folder):
     with torch.inference_mode():
         clip = load(folder)
-    view = clip.encode_patches(torch.zeros(1, 3, 32, 32), affinity_layers=0)
-    assert clip.pull_back(view, torch.ones(1, clip.width)).isfinite().all()
+    view = clip.encode_patches(torch.zeros(1, 3, 32, 32), attention_layers=0)
+    assert clip.pooled_gradient(view, torch.ones(1, clip.embed_dim)).isfinite().all()
 
 
 def test_a_path_and_its_name_are_the_same_model(folder):

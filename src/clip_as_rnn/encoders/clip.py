@@ -167,7 +167,7 @@ class ClipEncoder:
             for start in range(0, patches, rows):
                 block = slice(1 + start, 1 + min(start + rows, patches))  # 0 is CLS
                 with torch.enable_grad():
-                    shifts = torch.zeros_like(total[0], requires_grad=True)
+                    shifts = torch.zeros(total.shape[1:], dtype=total.dtype, device=total.device, requires_grad=True)
                     pooled = self._pool_block(last_input, heads, shifts, block)
                 for i in range(0, len(directions), at_once):
                     (gradients,) = torch.autograd.grad(
