@@ -50,7 +50,11 @@ class Segmenter:
         Raises:
             InputError: an image that cannot be read, no texts, a blank one, or one that is too long for CLIP.
         """
-        (segmentation,) = self._segment_batch([image], self.encode_texts(texts), trace=trace, callback=callback)
+        report = callback or _ignore
+        queries = self._check_queries(texts)
+        report(Progress("encode", 0, len(queries)))
+        encoded_image, encoded_texts = self._encoded(image), self._encode_queries(queries)
+        (segmentation,) = self._segment_encoded([encoded_image], encoded_texts, trace=trace, report=report)
         return segmentation
 
     def segment_many(
@@ -68,27 +72,34 @@ class Segmenter:
         The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
         errors are those of `segment`; texts are checked at once, images when it is their turn.
         """
-        encoded = self.encode_texts(texts)
-        waiting = iter(images)
-        batches = iter(lambda: list(islice(waiting, max(1, images_at_once))), [])
-        return (
-            segmentation
-            for batch in batches
-            for segmentation in self._segment_batch(batch, encoded, trace=trace, callback=callback)
+        return self._segment_batches(
+            iter(images), self._check_queries(texts), max(1, images_at_once), trace=trace, report=callback or _ignore
         )
 
-    def _segment_batch(
+    def _segment_batches(
         self,
-        images: Sequence[ImageSource | EncodedImage],
-        texts: EncodedTexts,
+        images: Iterator[ImageSource | EncodedImage],
+        queries: tuple[str, ...],
+        images_at_once: int,
         *,
         trace: bool,
-        callback: Callback | None,
+        report: Callback,
+    ) -> Iterator[Segmentation]:
+        """Encode the texts when the first image is asked for, and the images a few at a time."""
+        report(Progress("encode", 0, len(queries)))
+        texts = self._encode_queries(queries)
+        while batch := list(islice(images, images_at_once)):
+            encoded = []
+            for image in batch:
+                report(Progress("encode", 0, len(queries)))
+                encoded.append(self._encoded(image))
+            yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
+
+    def _segment_encoded(
+        self, images: Sequence[EncodedImage], texts: EncodedTexts, *, trace: bool, report: Callback
     ) -> list[Segmentation]:
-        """Encode a few images, run them through the recurrence side by side, and refine what is left."""
-        report = callback or _ignore
-        report(Progress("encode", 0, len(texts.queries) * len(images)))
-        states = [self._start(self._encoded(image), texts) for image in images]
+        """Run a few images through the recurrence side by side, and refine what is left."""
+        states = [self._start(image, texts) for image in images]
         self._recur(states, report)
         segmentations = []
         for state in states:
@@ -177,9 +188,17 @@ class Segmenter:
         Raises:
             InputError: no texts, a blank one, or one that is too long for CLIP as the settings word it.
         """
-        queries, stopwatch = check_texts(texts), Stopwatch()
+        return self._encode_queries(self._check_queries(texts))
+
+    def _check_queries(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Strip and merge texts, and refuse those that cannot be read."""
+        queries = check_texts(texts)
         self.stages.proposer.check_texts(queries)
         self.stages.classifier.check_texts(queries)
+        return queries
+
+    def _encode_queries(self, queries: tuple[str, ...]) -> EncodedTexts:
+        stopwatch = Stopwatch()
         with stopwatch.measure("encode_text"):
             for_proposer = self.stages.proposer.encode_texts(queries)
             for_classifier = self.stages.classifier.encode_texts(queries)
