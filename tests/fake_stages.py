@@ -10,7 +10,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
-from clip_as_rnn.state import Stages
+from clip_as_rnn.stages import Stages
 
 IMAGE = np.zeros((6, 8, 3), dtype=np.uint8)
 
@@ -44,11 +44,11 @@ class FakeProposer:
         self.questions.append(tuple(texts))
         return tuple(texts)
 
-    def relate(self, image, texts):
+    def init_state(self, image, texts):
         return image, texts
 
-    def propose(self, related, active, step):
-        texts = tuple(related[1][i] for i in active)
+    def propose(self, state, active, step):
+        texts = tuple(state[1][i] for i in active)
         self.proposed.append((texts, step))
         maps = torch.stack([torch.full((3, 4), 0.0 if text.endswith("!") else len(text) / 100) for text in texts])
         return Proposal(maps, maps)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from scipy.ndimage import find_objects, label
 
-from clip_as_rnn.ops import components_box_mask, encode_rle, grow_maps, min_max_scale, resize_nearest
+from clip_as_rnn.ops import components_box_mask, encode_rle, min_max_scale, resize_nearest, upsample_maps
 
 
 def slow_growth(values, size_hw):
@@ -44,18 +44,18 @@ def test_a_constant_map_scales_to_zero():
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 5), (16, 9), (40, 24)])
 def test_growth_is_bilinear(size_hw):
     maps = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    for grown, values in zip(grow_maps(maps, size_hw), maps, strict=True):
+    for grown, values in zip(upsample_maps(maps, size_hw), maps, strict=True):
         np.testing.assert_allclose(grown.numpy(), slow_growth(values.numpy(), size_hw), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_growth_takes_any_precision_and_gives_float32(dtype):
     maps = torch.tensor([[[0.0, 0.5], [1.0, 0.25]]])
-    assert torch.equal(grow_maps(maps.to(dtype), (5, 6)), grow_maps(maps, (5, 6)))
+    assert torch.equal(upsample_maps(maps.to(dtype), (5, 6)), upsample_maps(maps, (5, 6)))
 
 
 def test_no_maps_grow_to_no_masks():
-    assert grow_maps(torch.zeros(0, 2, 2), (4, 5)).shape == (0, 4, 5)
+    assert upsample_maps(torch.zeros(0, 2, 2), (4, 5)).shape == (0, 4, 5)
     assert resize_nearest(np.zeros((0, 2, 2), dtype=bool), (4, 5)).shape == (0, 4, 5)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian
-from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.ops import upsample_maps
 from clip_as_rnn.refine import crf
 from clip_as_rnn.refine.base import MaskRefiner
 from clip_as_rnn.refine.crf import CrfRefiner, wrap_colors
@@ -31,7 +31,7 @@ def soft_masks(texts: int, seed: int = 0) -> torch.Tensor:
 
 def slowly(refiner: CrfRefiner, image: np.ndarray, masks: torch.Tensor) -> torch.Tensor:
     """Hold all (1 + n) probabilities at once and refine them, the background first."""
-    texts = grow_maps(masks, image.shape[:2])
+    texts = upsample_maps(masks, image.shape[:2])
     background = (1 - texts.amax(0, keepdim=True)).clamp(min=0) ** refiner.background_factor
     probabilities = torch.cat([background, texts])
     if not refiner.crf:
@@ -93,7 +93,7 @@ def test_marginals_are_what_the_masks_are_made_of(mode: str) -> None:
 
 def test_without_a_crf_marginals_are_the_enlarged_proposals() -> None:
     masks = soft_masks(2)
-    assert torch.equal(CrfRefiner(crf=False).marginals(photo(), masks), grow_maps(masks, (32, 48)))
+    assert torch.equal(CrfRefiner(crf=False).marginals(photo(), masks), upsample_maps(masks, (32, 48)))
 
 
 @pytest.mark.parametrize("is_on", [True, False])

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from clip_as_rnn.classifiers.ensemble import TextEnsemble
+from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, with_settings
 from clip_as_rnn.encoders.clip import ClipEncoder
@@ -20,7 +20,7 @@ from clip_as_rnn.proposals.grad_cam import GradCamProposer
 from clip_as_rnn.proposals.patch_similarity import PatchSimilarityProposer
 from clip_as_rnn.refine.crf import Bilateral, CrfRefiner, Gaussian
 from clip_as_rnn.segmenter import Segmenter
-from clip_as_rnn.state import Stages
+from clip_as_rnn.stages import Stages
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -162,7 +162,7 @@ class ClipModels:
 
     def _build_classifier(self, config: SegmenterConfig) -> VisualPromptClassifier:
         classify = config.classify
-        ensemble = TextEnsemble(
+        ensemble = TemplateEnsemble(
             self.classifier_encoder,
             self._classifier_texts,
             templates=classify.templates or (config.propose.proposal_template,),

@@ -20,7 +20,7 @@ def min_max_scale(maps: PatchMaps) -> PatchMaps:
     return shifted / peaks.where(peaks > 0, 1.0)
 
 
-def grow_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
+def upsample_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
     """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing); on the CPU."""
     grown = torch.empty(len(maps), *size_hw)
     for row, patch_map in zip(grown.numpy(), maps.float().cpu().numpy(), strict=True):

@@ -13,7 +13,7 @@ from numpy import ndarray
 from scipy.ndimage import find_objects
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import encode_rle, grow_maps
+from clip_as_rnn.ops import encode_rle, upsample_maps
 from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
 
 
@@ -53,7 +53,7 @@ class Step:
     @property
     def proposals(self) -> SoftMasks:
         """Grow the maps to `size_hw`; computed at each access, for a thousand texts are too many to keep."""
-        return grow_maps(self.maps, self.size_hw)
+        return upsample_maps(self.maps, self.size_hw)
 
     @property
     def dropped(self) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ from clip_as_rnn.io.images import ImageSource, read_image
 from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Proposal, Rejection, Segmentation, Trace
-from clip_as_rnn.state import Callback, EncodedImage, EncodedTexts, Models, Progress, Stages, State, reject
+from clip_as_rnn.stages import Callback, Models, Progress, Stages
+from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject
 from clip_as_rnn.timing import Stopwatch
 from clip_as_rnn.types import Scores
 
@@ -122,7 +123,7 @@ class Segmenter:
     def _propose(self, state: State, step: int) -> Proposal:
         """Propose one mask per active text of one image."""
         with state.stopwatch.measure("propose"):
-            return self.stages.proposer.propose(state.related, state.active, step)
+            return self.stages.proposer.propose(state.proposer_state, state.active, step)
 
     def _classify(self, states: Sequence[State]) -> list[Scores]:
         """Score the masks of all images in one go, and book each image its share of the time."""
@@ -137,8 +138,8 @@ class Segmenter:
         """Begin with all texts, h_0."""
         stopwatch = Stopwatch({"encode_image": image.seconds, "encode_text": texts.seconds})
         with stopwatch.measure("propose"):
-            related = self.stages.proposer.relate(image.for_proposer, texts.for_proposer)
-        return State(image, texts, related, np.arange(len(texts.queries)), stopwatch)
+            proposer_state = self.stages.proposer.init_state(image.proposer_encoding, texts.proposer_encoding)
+        return State(image, texts, proposer_state, np.arange(len(texts.queries)), stopwatch)
 
     def _finish(self, state: State, *, trace: bool) -> Segmentation:
         """Refine the last proposals of the texts that passed, and say of the others in which step they fell."""
@@ -177,10 +178,10 @@ class Segmenter:
         pixels, stopwatch = read_image(image), Stopwatch()
         with stopwatch.measure("encode_image"):
             resized = limit_size(pixels, self.config.max_side_px)
-            for_proposer = self.stages.proposer.encode_image(resized)
-            for_classifier = self.stages.classifier.encode_image(resized)
+            proposer_encoding = self.stages.proposer.encode_image(resized)
+            classifier_encoding = self.stages.classifier.encode_image(resized)
         seconds = stopwatch.seconds["encode_image"]
-        return EncodedImage(pixels, resized, for_proposer, for_classifier, self.stages, seconds)
+        return EncodedImage(pixels, resized, proposer_encoding, classifier_encoding, self.stages, seconds)
 
     def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Do all that depends on the texts alone.
@@ -200,9 +201,9 @@ class Segmenter:
     def _encode_queries(self, queries: tuple[str, ...]) -> EncodedTexts:
         stopwatch = Stopwatch()
         with stopwatch.measure("encode_text"):
-            for_proposer = self.stages.proposer.encode_texts(queries)
-            for_classifier = self.stages.classifier.encode_texts(queries)
-        return EncodedTexts(queries, for_proposer, for_classifier, stopwatch.seconds["encode_text"])
+            proposer_encoding = self.stages.proposer.encode_texts(queries)
+            classifier_encoding = self.stages.classifier.encode_texts(queries)
+        return EncodedTexts(queries, proposer_encoding, classifier_encoding, stopwatch.seconds["encode_text"])
 
     def _encoded(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Encode an image unless it was."""

@@ -1,56 +1,17 @@
-"""What a segmentation is made of while it runs: stages, encoded images and texts, an image's hidden state."""
+"""The state of the recurrence: an encoded image, encoded texts, and h_t, the texts of the image that are left."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from clip_as_rnn.classifiers.base import MaskClassifier, MasksToClassify
+from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.config import SegmenterConfig
-from clip_as_rnn.proposals.base import MaskProposer
-from clip_as_rnn.refine.base import MaskRefiner
 from clip_as_rnn.result import Proposal, Rejection, Step
+from clip_as_rnn.stages import Stages
 from clip_as_rnn.timing import Stopwatch
 from clip_as_rnn.types import PatchMaps, ResizedImage, RgbImage, Scores, TextIndices
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stages:
-    """What a segmenter is made of; stages hold what was loaded, and nothing of any image."""
-
-    proposer: MaskProposer
-    classifier: MaskClassifier
-    refiner: MaskRefiner
-
-
-@runtime_checkable
-class Models(Protocol):
-    """Loaded models, of which stages are made for any settings."""
-
-    def build_stages(self, config: SegmenterConfig) -> Stages:
-        """Make stages; raises InputError where the settings do not suit the models, or ask for others."""
-
-    def describe(self) -> Mapping[str, str]:
-        """Name the models, what identifies their weights, the device and the precision."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a segmentation is about to do.
-
-    Attributes:
-        stage: encode, propose, classify or refine.
-        step: of the recurrence, from 1; 0 before it.
-        texts: how many texts, of all images at hand, the work is about.
-    """
-
-    stage: Literal["encode", "propose", "classify", "refine"]
-    step: int
-    texts: int
-
-
-Callback: TypeAlias = Callable[[Progress], None]  # what it raises ends the segmentation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,15 +21,15 @@ class EncodedImage:
     Attributes:
         pixels: the image as it came.
         resized: as both encoders are given it.
-        for_proposer, for_classifier: what they made of it.
-        stages: whose they are.
+        proposer_encoding, classifier_encoding: what the two stages made of it; each reads its own alone.
+        stages: those that encoded it.
         seconds: that it took.
     """
 
     pixels: RgbImage
     resized: ResizedImage
-    for_proposer: Any
-    for_classifier: Any
+    proposer_encoding: Any
+    classifier_encoding: Any
     stages: Stages
     seconds: float
 
@@ -78,8 +39,8 @@ class EncodedTexts:
     """All that is known of texts before any image: the queries, what proposer and classifier made of them, seconds."""
 
     queries: tuple[str, ...]
-    for_proposer: Any
-    for_classifier: Any
+    proposer_encoding: Any
+    classifier_encoding: Any
     seconds: float
 
 
@@ -88,7 +49,7 @@ class State:
     """One image in the recurrence: its hidden state h_t is `active`, the texts that passed every step so far.
 
     Attributes:
-        related: what the proposer knows of this image and these texts.
+        proposer_state: what the proposer's `init_state` made of this image and these texts.
         active: positions among the queries, ascending.
         proposal: the masks y_t of the running step, one per active text.
         steps: what every step proposed, scored and kept.
@@ -97,7 +58,7 @@ class State:
 
     image: EncodedImage
     texts: EncodedTexts
-    related: Any
+    proposer_state: Any
     active: TextIndices
     stopwatch: Stopwatch
     proposal: Proposal = field(init=False)
@@ -106,7 +67,8 @@ class State:
 
     def to_classify(self) -> MasksToClassify:
         """Put this step's masks before the classifier."""
-        return MasksToClassify(self.image.for_classifier, self.texts.for_classifier, self.active, self.proposal.maps)
+        image, texts = self.image.classifier_encoding, self.texts.classifier_encoding
+        return MasksToClassify(image, texts, self.active, self.proposal.maps)
 
     def update(self, scores: Scores, config: SegmenterConfig) -> None:
         """Keep the texts that pass, record the step, and see whether another one can change anything."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from clip_as_rnn.batch.local import Job, Outcome, segment_files
-from clip_as_rnn.batch.names import list_sources
+from clip_as_rnn.batch.sources import list_sources
 from clip_as_rnn.config import SegmenterConfig
 from command import FakeSegmenter
 

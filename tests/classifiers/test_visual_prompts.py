@@ -8,12 +8,12 @@ import torch
 
 from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.drawing import prepare_prompts
-from clip_as_rnn.classifiers.ensemble import TextEnsemble, ensemble_features, ensemble_probabilities
-from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier, shown_mask
+from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble, ensemble_features, ensemble_probabilities
+from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier, binarize_proposal
 from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.ops import upsample_maps
 from random_clip import random_clip
 
 CONFIG = ClassifyConfig(
@@ -48,7 +48,7 @@ def maps_of(count, seed=0):
 
 def make_classifier(clip, **changes):
     config = replace(CONFIG, **changes)
-    ensemble = TextEnsemble(
+    ensemble = TemplateEnsemble(
         clip,
         clip.encode_text,
         templates=config.templates,
@@ -74,7 +74,7 @@ def slow_scores(clip, texts, maps, config):
     """Mark, encode and compare one text at a time, one template at a time."""
     scores = []
     for i, one in enumerate(maps):
-        mask = (grow_maps(one[None], IMAGE.shape[:2])[0] > config.mask_threshold).numpy()
+        mask = (upsample_maps(one[None], IMAGE.shape[:2])[0] > config.mask_threshold).numpy()
         marked = prepare_prompts(IMAGE, config.visual_prompts).show(mask)
         pixels = normalize([square_image(marked, 32, config.classifier_view)], clip.preprocessor)
         image = clip.encode_image(pixels, skipped_blocks=config.classifier_skipped_blocks)[0]
@@ -183,13 +183,13 @@ def test_no_image_is_lost_at_the_edge_of_a_batch(clip, encoded, count):
 
 
 def test_a_proposal_of_one_pixel_in_sum_is_none():
-    assert shown_mask(torch.full((1, 1), 0.01), (10, 10), 0.0) is None
-    assert shown_mask(torch.full((1, 1), 0.011), (10, 10), 0.0).all()
+    assert binarize_proposal(torch.full((1, 1), 0.01), (10, 10), 0.0) is None
+    assert binarize_proposal(torch.full((1, 1), 0.011), (10, 10), 0.0).all()
 
 
 def test_a_proposal_below_the_threshold_is_an_empty_mask():
     """The release shows all of the image as outside then, blurred or black, not as it is."""
-    mask = shown_mask(torch.full((2, 2), 0.4), (10, 10), 0.4)
+    mask = binarize_proposal(torch.full((2, 2), 0.4), (10, 10), 0.4)
     assert mask is not None
     assert not mask.any()
 

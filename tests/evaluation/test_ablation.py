@@ -7,11 +7,11 @@ import pytest
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import ablate
+from clip_as_rnn.evaluation.ablation_variants import PARTS, plan_variants
 from clip_as_rnn.evaluation.datasets.registry import find_dataset
 from clip_as_rnn.evaluation.datasets.semantic import read_vocabulary
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol
 from clip_as_rnn.evaluation.runner import RunOptions, Shard
-from clip_as_rnn.evaluation.variants import PARTS, plan_variants
 from clip_as_rnn.presets import PRESETS
 from evaluation_trees import FakeSegmenter, box, write_tree
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from clip_as_rnn.config import flat_settings, setting_types
+from clip_as_rnn.evaluation.ablation_variants import PARTS
 from clip_as_rnn.evaluation.datasets.registry import DATASETS, ReferringDataset
-from clip_as_rnn.evaluation.variants import PARTS
 from clip_as_rnn.presets import PRESETS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -26,11 +26,11 @@ def make_proposer(clip, mode="semantic", encode_text=None, **settings):
     return kind(clip, encode_text or clip.encode_text, config, mode)
 
 
-def relate(proposer, clip, pixels, asked, attention_layers=0):
+def init_state(proposer, clip, pixels, asked, attention_layers=0):
     """Begin a recurrence on prepared pixels."""
     features = clip.encode_patches(pixels, attention_layers=attention_layers)
     affinity = None if features.attention is None else normalize_affinity(features.attention)
-    return proposer.relate(ProposalImage(features, affinity), proposer.encode_texts(asked))
+    return proposer.init_state(ProposalImage(features, affinity), proposer.encode_texts(asked))
 
 
 def every(count):
@@ -77,9 +77,9 @@ def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_h
     grounds = tuple(f"ground {i}" for i in range(background))
     proposer = make_proposer(clip, background_texts=grounds)
     asked = texts(count)
-    related = relate(proposer, clip, pixels, asked)
-    ours = proposer.propose(related, every(len(asked)), 1).cams
-    slow = slow_cams(clip, related.image.features, clip.encode_text(asked), related.texts.background)
+    state = init_state(proposer, clip, pixels, asked)
+    ours = proposer.propose(state, every(len(asked)), 1).cams
+    slow = slow_cams(clip, state.image.features, clip.encode_text(asked), state.texts.background)
     assert (ours - slow).abs().max() <= 1e-5
 
 
@@ -89,9 +89,11 @@ def test_closed_form_equals_a_backward_pass_per_text_at_the_scale_of_trained_cli
     clip = random_clip(seed=seed, layers=2)
     assert clip.logit_scale == pytest.approx(100, abs=0.1)
     proposer = make_proposer(clip, background_texts=("ground", "sky"))
-    related = relate(proposer, clip, torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(seed)), texts(8))
-    slow = slow_cams(clip, related.image.features, clip.encode_text(texts(8)), related.texts.background)
-    assert (proposer.propose(related, every(8), 1).cams - slow).abs().max() <= 3e-5
+    state = init_state(
+        proposer, clip, torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(seed)), texts(8)
+    )
+    slow = slow_cams(clip, state.image.features, clip.encode_text(texts(8)), state.texts.background)
+    assert (proposer.propose(state, every(8), 1).cams - slow).abs().max() <= 3e-5
 
 
 @pytest.mark.parametrize("background", [(), ("ground", "sky")])
@@ -105,18 +107,18 @@ def test_texts_that_hardly_differ_keep_their_digits(background):
 
     pixels = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(5))
     proposer = make_proposer(clip, encode_text=encode, background_texts=background)
-    related = relate(proposer, clip, pixels, texts(9))
+    state = init_state(proposer, clip, pixels, texts(9))
     for step, active in ((1, every(9)), (2, np.arange(2, 6))):
         asked = [texts(9)[i] for i in active]
-        slow = slow_cams(clip, related.image.features, encode(asked), related.texts.background)
-        assert (proposer.propose(related, active, step).cams - slow).abs().max() <= 1e-5
+        slow = slow_cams(clip, state.image.features, encode(asked), state.texts.background)
+        assert (proposer.propose(state, active, step).cams - slow).abs().max() <= 1e-5
 
 
 def test_more_texts_than_clip_is_wide_take_one_pooled_gradient_per_dimension(monkeypatch):
     clip = random_clip(width=16)
     proposer = make_proposer(clip, background_texts=("ground",))
     asked = texts(40)
-    related = relate(proposer, clip, torch.randn(1, 3, 32, 40), asked)
+    state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), asked)
     rows = []
     original = clip.pooled_gradient
 
@@ -125,9 +127,9 @@ def test_more_texts_than_clip_is_wide_take_one_pooled_gradient_per_dimension(mon
         return original(view, directions)
 
     monkeypatch.setattr(clip, "pooled_gradient", counted)
-    many = proposer.propose(related, every(len(asked)), 1).cams
+    many = proposer.propose(state, every(len(asked)), 1).cams
     assert rows == [16]
-    slow = slow_cams(clip, related.image.features, clip.encode_text(asked), related.texts.background)
+    slow = slow_cams(clip, state.image.features, clip.encode_text(asked), state.texts.background)
     torch.testing.assert_close(many, slow, atol=1e-5, rtol=0)
 
 
@@ -135,11 +137,11 @@ def test_a_later_step_needs_no_further_pass(monkeypatch):
     clip = random_clip()
     clip.logit_scale = 5.0  # so that every text has a share worth losing
     proposer = make_proposer(clip, background_texts=("ground",))
-    related = relate(proposer, clip, torch.randn(1, 3, 32, 32), texts(5))
-    first = proposer.propose(related, every(5), 1)
+    state = init_state(proposer, clip, torch.randn(1, 3, 32, 32), texts(5))
+    first = proposer.propose(state, every(5), 1)
     monkeypatch.setattr(clip, "pooled_gradient", lambda *_: pytest.fail("a later step pulled gradients back again"))
     monkeypatch.setattr(clip, "encode_patches", lambda *_, **__: pytest.fail("a later step looked again"))
-    second = proposer.propose(related, every(3), 2)
+    second = proposer.propose(state, every(3), 2)
     assert second.cams.shape[0] == 3
     assert not torch.equal(first.cams[:3], second.cams)  # fewer texts share the softmax
 
@@ -148,10 +150,10 @@ def test_dropping_a_text_equals_never_having_asked_for_it():
     clip = random_clip()
     proposer = make_proposer(clip, background_texts=("ground",), affinity_layers=2)
     pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
-    related = relate(proposer, clip, pixels, texts(6), attention_layers=2)
-    proposer.propose(related, every(6), 1)
-    later = proposer.propose(related, every(2), 2).maps
-    fresh = proposer.propose(relate(proposer, clip, pixels, texts(2), attention_layers=2), every(2), 1).maps
+    state = init_state(proposer, clip, pixels, texts(6), attention_layers=2)
+    proposer.propose(state, every(6), 1)
+    later = proposer.propose(state, every(2), 2).maps
+    fresh = proposer.propose(init_state(proposer, clip, pixels, texts(2), attention_layers=2), every(2), 1).maps
     torch.testing.assert_close(later, fresh, atol=1e-5, rtol=0)
 
 
@@ -159,10 +161,10 @@ def test_alone_against_the_background_a_text_scales_one_map():
     """In referring mode the softmax of two falls to the scaling: the slow definition, text by text, agrees."""
     clip = random_clip()
     proposer = make_proposer(clip, mode="referring", background_texts=("ground", "sky"))
-    related = relate(proposer, clip, torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
-    ours = proposer.propose(related, every(4), 1).cams
+    state = init_state(proposer, clip, torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
+    ours = proposer.propose(state, every(4), 1).cams
     for i, text in enumerate(texts(4)):
-        slow = slow_cams(clip, related.image.features, clip.encode_text([text]), related.texts.background)
+        slow = slow_cams(clip, state.image.features, clip.encode_text([text]), state.texts.background)
         torch.testing.assert_close(ours[i], slow[0], atol=1e-5, rtol=0)
 
 
@@ -171,14 +173,14 @@ def test_a_dark_map_is_redone_without_background_if_the_setting_says_so(monkeypa
     clip = random_clip()
     grounds = ("ground", "sky")
     proposer = make_proposer(clip, background_texts=grounds, foreground_fallback=fallback)
-    related = relate(proposer, clip, torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(3)), texts(3))
+    state = init_state(proposer, clip, torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(3)), texts(3))
     slopes = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [1.0, 0.0]]).repeat(
         1, 10
     )  # the first two below the background's
-    related.background = torch.zeros(20)
+    state.background = torch.zeros(20)
     logits = torch.tensor([0.0, 0.0, 0.0, 3.0])
     monkeypatch.setattr(proposer, "_compare", lambda *_: (logits, slopes))
-    maps = proposer.score_patches(related, every(3), 1)
+    maps = proposer.score_patches(state, every(3), 1)
     with_background = subtract_mean_map(torch.cat([slopes, torch.zeros(1, 20)]), logits)[:3]
     alone = subtract_mean_map(slopes, logits[:3])
     dark = with_background.amax(1) == 0
@@ -233,11 +235,11 @@ def test_clamped_boxes_leave_out_the_last_row_and_column():
 def test_dense_maps_are_the_chances_of_each_patch():
     clip = random_clip()
     proposer = make_proposer(clip, proposals="dense", background_texts=("ground", "sky"))
-    related = relate(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
+    state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
     candidates = clip.encode_text([*texts(3), "ground", "sky"])
-    chances = torch.softmax(clip.logit_scale * related.image.features.patches @ candidates.T, dim=1).T[:3]
+    chances = torch.softmax(clip.logit_scale * state.image.features.patches @ candidates.T, dim=1).T[:3]
     torch.testing.assert_close(
-        proposer.propose(related, every(3), 1).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
+        proposer.propose(state, every(3), 1).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
     )
 
 
@@ -255,7 +257,7 @@ def test_no_attention_is_kept_where_the_affinity_is_off():
     proposer = make_proposer(random_clip(), background_texts=("sky",))
     image = proposer.encode_image(IMAGE)
     assert image.affinity is None
-    proposal = proposer.propose(proposer.relate(image, proposer.encode_texts(["cat"])), every(1), 1)
+    proposal = proposer.propose(proposer.init_state(image, proposer.encode_texts(["cat"])), every(1), 1)
     assert torch.equal(proposal.cams, proposal.maps)
 
 
@@ -273,7 +275,7 @@ def test_later_steps_word_the_texts_as_the_setting_says(proposals):
     both = make_proposer(clip, first_proposal_template="{}", proposal_template="a large {}", **settings)
     later = make_proposer(clip, first_proposal_template="a large {}", proposal_template="a large {}", **settings)
     ours, theirs = (
-        proposer.relate(proposer.encode_image(IMAGE), proposer.encode_texts(texts(4))) for proposer in (both, later)
+        proposer.init_state(proposer.encode_image(IMAGE), proposer.encode_texts(texts(4))) for proposer in (both, later)
     )
     first = both.propose(ours, every(4), 1)
     assert not torch.allclose(first.cams, later.propose(theirs, every(4), 1).cams, atol=1e-3)

@@ -11,7 +11,7 @@ import torch
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
-from clip_as_rnn.state import Stages
+from clip_as_rnn.stages import Stages
 
 PATCHES_HW = (12, 16)
 SLOW_S = 3.0
@@ -37,10 +37,10 @@ class MadeUpProposer(MadeUpStage):
         _say(f"encode {texts}")
         return tuple(texts)
 
-    def relate(self, image: np.ndarray, texts: tuple[str, ...]) -> tuple[str, ...]:
+    def init_state(self, image: np.ndarray, texts: tuple[str, ...]) -> tuple[str, ...]:
         return texts
 
-    def propose(self, related: tuple[str, ...], active: np.ndarray, step: int) -> Proposal:
+    def propose(self, state: tuple[str, ...], active: np.ndarray, step: int) -> Proposal:
         _say(f"propose {step}")
         rows, columns = np.mgrid[: PATCHES_HW[0], : PATCHES_HW[1]]
         centers = [(i + 0.5) * PATCHES_HW[1] / len(active) for i in range(len(active))]

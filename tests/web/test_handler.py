@@ -13,7 +13,7 @@ from clip_as_rnn.apps.web.workers import Job, StoppedError
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import find_preset
-from clip_as_rnn.state import Progress
+from clip_as_rnn.stages import Progress
 
 DEFAULT = find_preset("default")
 TEXTS = ["dog", "ghost"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clip_as_rnn.batch.names import Source
+from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.config import SegmenterConfig, flat_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.export.files import Format, Result, planned_paths, read_record, recorded_formats, save

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.drawing import PromptedImage, prepare_prompts
-from clip_as_rnn.classifiers.ensemble import ClassifierTexts, TextEnsemble
+from clip_as_rnn.classifiers.template_ensemble import ClassifierTexts, TemplateEnsemble
 from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.base import VisionLanguageEncoder
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.ops import upsample_maps
 from clip_as_rnn.types import ResizedImage, RgbImage, Scores
 
 _IMAGES_PER_PASS = {"cpu": 8, "cuda": 128}
@@ -64,7 +64,7 @@ class VisualPromptClassifier:
     def __init__(
         self,
         encoder: VisionLanguageEncoder,
-        ensemble: TextEnsemble,
+        ensemble: TemplateEnsemble,
         config: ClassifyConfig,
         *,
         half_positions: bool = False,
@@ -128,7 +128,7 @@ class VisualPromptClassifier:
             image: ClassifierImage = of_image.image
             queued = set(image.features)
             for patch_map in of_image.masks:
-                mask = shown_mask(patch_map, image.prompted.inside.shape[:2], self._config.mask_threshold)
+                mask = binarize_proposal(patch_map, image.prompted.inside.shape[:2], self._config.mask_threshold)
                 digest = b"" if mask is None else blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
                 rows.append(digest)
                 if digest not in queued:
@@ -136,14 +136,14 @@ class VisualPromptClassifier:
                     yield _Unseen(image, digest, mask)
 
 
-def shown_mask(
+def binarize_proposal(
     patch_map: Float[Tensor, "gh gw"], size_hw: tuple[int, int], threshold: float
 ) -> Bool[ndarray, "h w"] | None:
     """Binarize one proposal at pixel size; None where there is hardly one, its sum being at most one pixel.
 
     Without a proposal the image is shown as it is; one that nowhere exceeds the threshold puts all of it outside.
     """
-    grown = grow_maps(patch_map[None], size_hw)[0]
+    grown = upsample_maps(patch_map[None], size_hw)[0]
     return None if float(grown.sum()) <= 1 else (grown > threshold).numpy()
 
 

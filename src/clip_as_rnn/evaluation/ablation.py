@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from clip_as_rnn.evaluation.ablation_variants import Variant, plan_variants
 from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol, Split, open_split, pass_configs
 from clip_as_rnn.evaluation.report import MEASURES, Report, percent, table
 from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
 from clip_as_rnn.evaluation.store import writing_to
-from clip_as_rnn.evaluation.variants import Variant, plan_variants
 from clip_as_rnn.io.atomic import write_json, write_text
 from clip_as_rnn.segmenter import Segmenter
 

@@ -1,7 +1,7 @@
 """Stage 1, y_t = f(x, h_(t-1)): what a mask proposer offers, and what ours have in common.
 
 The work on an image, the work on texts and the work on both are apart: an image is encoded once whatever is asked of
-it, texts once whatever the images, and a step of the recurrence only reads what `relate` has put together.
+it, texts once whatever the images, and a step of the recurrence only reads what `init_state` put together.
 """
 
 from abc import ABC, abstractmethod
@@ -36,10 +36,10 @@ class MaskProposer(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Any:
         """Do all that depends on the texts alone."""
 
-    def relate(self, image: Any, texts: Any) -> Any:
+    def init_state(self, image: Any, texts: Any) -> Any:
         """Prepare the steps of one recurrence, of these texts on this image."""
 
-    def propose(self, related: Any, active: TextIndices, step: int) -> Proposal:
+    def propose(self, state: Any, active: TextIndices, step: int) -> Proposal:
         """Propose one mask per active text, given that only these are left; steps count from 1."""
 
 
@@ -117,10 +117,10 @@ class PatchProposer(ABC):
             return texts.first[active]
         return self._encode_text(fill(self._config.proposal_template, [texts.queries[i] for i in active]))
 
-    def propose(self, related: Any, active: TextIndices, step: int) -> Proposal:
+    def propose(self, state: Any, active: TextIndices, step: int) -> Proposal:
         """Score the patches for every active text, scale to [0, 1], and spread by the affinity inside the boxes."""
-        image: ProposalImage = related.image
-        scores = self.score_patches(related, active, step)
+        image: ProposalImage = state.image
+        scores = self.score_patches(state, active, step)
         cams = min_max_scale(scores.reshape(len(active), *image.features.grid_hw)).float()
         if image.affinity is None:
             return Proposal(cams, cams)
@@ -128,9 +128,9 @@ class PatchProposer(ABC):
         return Proposal(cams, min_max_scale(spread(image.affinity, boxed.flatten(1)).reshape(cams.shape)))
 
     @abstractmethod
-    def relate(self, image: ProposalImage, texts: ProposalTexts) -> Any:
+    def init_state(self, image: ProposalImage, texts: ProposalTexts) -> Any:
         """Prepare the steps of one recurrence; what is returned holds `image`."""
 
     @abstractmethod
-    def score_patches(self, related: Any, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
+    def score_patches(self, state: Any, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
         """Score every patch for every active text, on the CPU; only the order and the differences of a row count."""

@@ -73,58 +73,58 @@ class GradCamProposer(PatchProposer):
         super().__init__(encoder, encode_text, config, mode)
         self._gradients = encoder
 
-    def relate(self, image: ProposalImage, texts: ProposalTexts) -> GradCamState:
+    def init_state(self, image: ProposalImage, texts: ProposalTexts) -> GradCamState:
         """Choose the reference: the mean derivative that step 1 subtracts, in referring mode the background's."""
         candidates = texts.background if self._mode == "referring" else torch.cat([texts.first, texts.background])
         logits, directions = differentiate_logits(image.features.pooled, candidates, self._encoder.logit_scale)
         return GradCamState(image, texts, torch.softmax(logits, dim=0) @ directions)
 
-    def score_patches(self, related: GradCamState, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
+    def score_patches(self, state: GradCamState, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
         """Compute the closed-form CAM of every active text.
 
         A text alone against the background (referring mode) has (1 - p_c) (S_c - S_B): its softmax only scales it.
         """
-        logits, maps = self._compare(related, active, step)
+        logits, maps = self._compare(state, active, step)
         if self._mode == "referring":
-            return maps.clamp(min=0) if len(related.texts.background) else torch.zeros_like(maps)
-        if related.background is None:
+            return maps.clamp(min=0) if len(state.texts.background) else torch.zeros_like(maps)
+        if state.background is None:
             return subtract_mean_map(maps, logits)
-        cams = subtract_mean_map(torch.cat([maps, related.background[None]]), logits)[:-1]
+        cams = subtract_mean_map(torch.cat([maps, state.background[None]]), logits)[:-1]
         is_zero = cams.amax(1) == 0
         if self._config.foreground_fallback and is_zero.any():
             cams[is_zero] = subtract_mean_map(maps, logits[:-1])[is_zero]
         return cams
 
     def _compare(
-        self, related: GradCamState, active: TextIndices, step: int
+        self, state: GradCamState, active: TextIndices, step: int
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, "k p"]]:
         """Return the logits of the active texts, with the background's last if it counts, and the texts' maps."""
-        texts, pooled, scale = related.texts, related.image.features.pooled, self._encoder.logit_scale
+        texts, pooled, scale = state.texts, state.image.features.pooled, self._encoder.logit_scale
         logits, directions = differentiate_logits(pooled, self._features(texts, active, step), scale)
         if len(texts.background) and self._mode == "semantic":
             background_logits, background_directions = differentiate_logits(pooled, texts.background, scale)
             mean = torch.softmax(background_logits, dim=0) @ background_directions
             logits = torch.cat([logits, torch.logsumexp(background_logits, dim=0)[None]])
             directions = torch.cat([directions, mean[None]])
-        maps = related.later if step > 1 and self._rewords else related.first
+        maps = state.later if step > 1 and self._rewords else state.first
         if maps is None:
-            maps = self._fill_maps(related, active, directions, step)
+            maps = self._fill_maps(state, active, directions, step)
         return logits, maps[active]
 
     def _fill_maps(
-        self, related: GradCamState, active: TextIndices, directions: Float[Tensor, "m d"], step: int
+        self, state: GradCamState, active: TextIndices, directions: Float[Tensor, "m d"], step: int
     ) -> Float[Tensor, "n p"]:
         """Compute the maps of a wording when it is first needed, and the background's if it is not known."""
-        needed = directions if related.background is None else directions[: len(active)]
-        computed = self._gradient_maps(related.image, needed - related.reference)
+        needed = directions if state.background is None else directions[: len(active)]
+        computed = self._gradient_maps(state.image, needed - state.reference)
         if len(computed) > len(active):
-            related.background = computed[-1]
-        maps = torch.zeros(len(related.texts.first), computed.shape[1])
+            state.background = computed[-1]
+        maps = torch.zeros(len(state.texts.first), computed.shape[1])
         maps[active] = computed[: len(active)]
         if step == 1:
-            related.first = maps
+            state.first = maps
         else:
-            related.later = maps
+            state.later = maps
         return maps
 
     def _gradient_maps(self, image: ProposalImage, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n p"]:

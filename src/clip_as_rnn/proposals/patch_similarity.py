@@ -26,15 +26,15 @@ class SimilarityState:
 class PatchSimilarityProposer(PatchProposer):
     """Stage 1 by comparing patches with texts."""
 
-    def relate(self, image: ProposalImage, texts: ProposalTexts) -> SimilarityState:
+    def init_state(self, image: ProposalImage, texts: ProposalTexts) -> SimilarityState:
         """Compare all patches with the background."""
         logits = self._encoder.logit_scale * texts.background @ image.features.patches.T
         return SimilarityState(image, texts, torch.logsumexp(logits, dim=0))
 
-    def score_patches(self, related: SimilarityState, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
+    def score_patches(self, state: SimilarityState, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
         """Compute each patch's probability of being each active text."""
-        features = self._features(related.texts, active, step)
-        logits = self._encoder.logit_scale * features @ related.image.features.patches.T
+        features = self._features(state.texts, active, step)
+        logits = self._encoder.logit_scale * features @ state.image.features.patches.T
         if self._mode == "referring":
-            return torch.sigmoid(logits - related.background).cpu()
-        return torch.softmax(torch.cat([logits, related.background[None]]), dim=0)[:-1].cpu()
+            return torch.sigmoid(logits - state.background).cpu()
+        return torch.softmax(torch.cat([logits, state.background[None]]), dim=0)[:-1].cpu()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_as_rnn.dense_crf.crf import DenseCrf, refine
 from clip_as_rnn.dense_crf.kernels import PAPER_KERNELS, Bilateral, Gaussian, Kernel
-from clip_as_rnn.ops import grow_maps
+from clip_as_rnn.ops import upsample_maps
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, SoftMasks
 
 __all__ = ["Bilateral", "CrfRefiner", "Gaussian", "refine"]
@@ -70,7 +70,7 @@ class CrfRefiner:
         background. Without a CRF they are the soft masks, enlarged.
         """
         if len(masks) == 0 or not self.crf:
-            return grow_maps(masks, image.shape[:2])
+            return upsample_maps(masks, image.shape[:2])
         if self.mode == "semantic":
             return self._together(image, masks)[1:]
         return torch.stack([text for _, text in self._one_by_one(image, masks)])
@@ -83,7 +83,7 @@ class CrfRefiner:
         background = self._background(_find_strongest(masks, size_hw)[0])[None]
 
         def probabilities(first: int, last: int) -> SoftMasks:
-            texts = grow_maps(masks[max(first, 1) - 1 : last - 1], size_hw)
+            texts = upsample_maps(masks[max(first, 1) - 1 : last - 1], size_hw)
             return texts if first else torch.cat([background, texts])
 
         return self._pairwise(image).infer_labels(probabilities, 1 + len(masks), iterations=self.iterations)
@@ -92,7 +92,7 @@ class CrfRefiner:
         """Infer the marginals of the background and of all texts, which share every pixel."""
         probabilities = torch.empty(1 + len(masks), *image.shape[:2])
         for i in range(len(masks)):
-            probabilities[1 + i] = grow_maps(masks[i : i + 1], image.shape[:2])[0]
+            probabilities[1 + i] = upsample_maps(masks[i : i + 1], image.shape[:2])[0]
         probabilities[0] = self._background(probabilities[1:].amax(0))
         return self._pairwise(image).infer(probabilities, iterations=self.iterations, overwrite=True)
 
@@ -100,7 +100,7 @@ class CrfRefiner:
         """Infer for each text the marginals of the background and of that text alone."""
         pairwise = self._pairwise(image) if self.crf and len(masks) else None
         for some in torch.split(masks, _TEXTS_AT_ONCE) if len(masks) else ():
-            texts = grow_maps(some, image.shape[:2])
+            texts = upsample_maps(some, image.shape[:2])
             problems = torch.stack([self._background(texts), texts], 1)  # b 2 h w
             yield from pairwise.infer(problems, iterations=self.iterations) if pairwise else problems
 
@@ -122,7 +122,7 @@ def _find_strongest(masks: PatchMaps, size_hw: tuple[int, int]) -> tuple[Float[T
     """Find each pixel's largest soft mask and whose it is (the earlier of equals), enlarging one at a time."""
     best, text = torch.full(size_hw, -1.0), torch.zeros(size_hw, dtype=torch.int64)
     for i in range(len(masks)):
-        grown = grow_maps(masks[i : i + 1], size_hw)[0]
+        grown = upsample_maps(masks[i : i + 1], size_hw)[0]
         text.masked_fill_(grown > best, i)
         torch.maximum(best, grown, out=best)
     return best, text

@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image, ImageDraw
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.ops import grow_maps, resize_nearest
+from clip_as_rnn.ops import resize_nearest, upsample_maps
 from clip_as_rnn.result import Segmentation, Step
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization import text as lettering
@@ -200,7 +200,7 @@ def _draw_step(sheet: _Sheet, row: int, number: int, step: Step, columns: Sequen
             sheet.leave_empty(row, column)
             continue
         i = places[text]
-        proposal = grow_maps(step.maps[i : i + 1].float().cpu(), sheet.view.shape[:2])[0].numpy()
+        proposal = upsample_maps(step.maps[i : i + 1].float().cpu(), sheet.view.shape[:2])[0].numpy()
         kept = i in step.kept
         sheet.paste(row, column, _heat_over(sheet.dimmed, proposal), crossed=not kept)
         verdict = f"{step.scores[i]:.2f}" if kept else f"{step.scores[i]:.2f} dropped"

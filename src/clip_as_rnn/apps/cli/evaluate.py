@@ -62,17 +62,17 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         _refuse_beside_comparing({"--ablate": ablate, "--shard": shard, "--save-predictions": save_predictions})
     models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     settings = {**parse_settings(set_ or ()), **models}
-    from clip_as_rnn.apps.cli import scoring
+    from clip_as_rnn.apps.cli import evaluate_run
     from clip_as_rnn.evaluation.datasets.vocabulary import Wording
     from clip_as_rnn.evaluation.protocol import EvaluationProtocol, PassOrder, TextSelection
     from clip_as_rnn.evaluation.runner import RunOptions, Shard, parse_shard
 
-    loading = scoring.Loading(preset or row.preset, device, dtype, settings)
+    loading = evaluate_run.Loading(preset or row.preset, device, dtype, settings)
     order = passes or ("official" if loading.preset.startswith("official-") else "paper")
     options = RunOptions(limit, parse_shard(shard) if shard else Shard(), save_predictions)
     protocol = EvaluationProtocol(
         dataset=row,
-        root=root or scoring.default_root(row),
+        root=root or evaluate_run.default_root(row),
         preset=loading.preset,
         split=split,
         passes=choose("--passes", order, PassOrder),
@@ -80,13 +80,13 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         wording=choose("--texts", texts, Wording),
     )
     if compare is not None:
-        scoring.show_comparison(protocol, compare, output, limit=limit)
+        evaluate_run.show_comparison(protocol, compare, output, limit=limit)
         return
     parts = [part.strip() for part in ablate.split(",")] if ablate else []
     if parts:
-        all_evaluated = scoring.run_ablation(protocol, loading, options, output, parts)
+        all_evaluated = evaluate_run.run_ablation(protocol, loading, options, output, parts)
     else:
-        all_evaluated = scoring.run(protocol, loading, options, output)
+        all_evaluated = evaluate_run.run(protocol, loading, options, output)
     if not all_evaluated:
         raise typer.Exit(_FAILED)
 

@@ -58,7 +58,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     texts = gather_texts(text or (), texts_file)
     chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
-    from clip_as_rnn.apps.cli.segmenting import Request, run
+    from clip_as_rnn.apps.cli.segment_run import Request, run
 
     request = Request(
         images=images,

@@ -21,7 +21,7 @@ from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
-from clip_as_rnn.state import Callback, Progress
+from clip_as_rnn.stages import Callback, Progress
 
 _FORMATS: tuple[Format, ...] = ("figure", "labels", "masks", "json")
 _STAGES = {  # the segmenter's names of its stages, for people

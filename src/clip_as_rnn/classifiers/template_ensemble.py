@@ -44,7 +44,7 @@ class ClassifierTexts:
     queries: int
 
 
-class TextEnsemble:
+class TemplateEnsemble:
     """Words texts in every template, and scores features of masks against them."""
 
     def __init__(

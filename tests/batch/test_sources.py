@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_as_rnn.batch.names import list_sources, unique_stems
+from clip_as_rnn.batch.sources import list_sources, unique_stems
 
 
 def test_stems_never_meet_and_know_no_order():

@@ -16,13 +16,13 @@ from clip_as_rnn.apps.cli.progress import ProgressBar
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line
+from clip_as_rnn.evaluation.ablation_variants import plan_variants
 from clip_as_rnn.evaluation.compare import compare_runs
 from clip_as_rnn.evaluation.datasets.registry import Dataset, ReferringDataset
 from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol, open_split
 from clip_as_rnn.evaluation.report import MEASURES, Report, percent
 from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
-from clip_as_rnn.evaluation.variants import plan_variants
 from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.loading import DType
 from clip_as_rnn.presets import find_preset

@@ -14,7 +14,7 @@ from clip_as_rnn import loading
 from clip_as_rnn.apps.cli.console import paths_line, result_line, result_table, say
 from clip_as_rnn.apps.cli.parsing import choose, merged_away
 from clip_as_rnn.batch.local import Job, Outcome, segment_files
-from clip_as_rnn.batch.names import check_targets, list_sources
+from clip_as_rnn.batch.sources import check_targets, list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.export.files import FORMATS, Format, planned_paths

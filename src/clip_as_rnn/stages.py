@@ -1,0 +1,48 @@
+"""The three stages of a segmenter, the models they are made of, and what a run reports of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from clip_as_rnn.classifiers.base import MaskClassifier
+from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.proposals.base import MaskProposer
+from clip_as_rnn.refine.base import MaskRefiner
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """What a segmenter is made of; stages hold what was loaded, and nothing of any image."""
+
+    proposer: MaskProposer
+    classifier: MaskClassifier
+    refiner: MaskRefiner
+
+
+@runtime_checkable
+class Models(Protocol):
+    """Loaded models, of which stages are made for any settings."""
+
+    def build_stages(self, config: SegmenterConfig) -> Stages:
+        """Make stages; raises InputError where the settings do not suit the models, or ask for others."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Name the models, what identifies their weights, the device and the precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a segmentation is about to do.
+
+    Attributes:
+        stage: encode, propose, classify or refine.
+        step: of the recurrence, from 1; 0 before it.
+        texts: how many texts, of all images at hand, the work is about.
+    """
+
+    stage: Literal["encode", "propose", "classify", "refine"]
+    step: int
+    texts: int
+
+
+Callback: TypeAlias = Callable[[Progress], None]  # what it raises ends the segmentation
