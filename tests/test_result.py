@@ -1,10 +1,12 @@
 """What a segmentation promises of itself."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import DependencyError, InputError
 from clip_as_rnn.result import Segmentation, Step
 from fake_results import fake_segmentation
 
@@ -54,3 +56,19 @@ def test_made_up_results_keep_the_same_promises():
     result = fake_segmentation((12, 16), ("cat", "dog", "sofa"), {"dog": 1})
     assert result.texts == ("cat", "sofa")
     assert [rejection.text for rejection in result.rejections] == ["dog"]
+
+
+def test_detections_of_supervision_hold_boxes_masks_scores_and_texts():
+    segmentation = fake_segmentation((12, 16), ("ghost", "cat, black", "cup"), {"ghost": 1})
+    found = segmentation.to_supervision()
+    np.testing.assert_array_equal(found.mask, segmentation.masks)
+    np.testing.assert_array_equal(found.xyxy, segmentation.boxes)
+    np.testing.assert_array_equal(found.confidence, segmentation.scores)
+    assert (found.class_id.tolist(), found.data["class_name"].tolist()) == ([1, 2], ["cat, black", "cup"])
+    assert len(fake_segmentation((12, 16), ("ghost",), {"ghost": 1}).to_supervision()) == 0
+
+
+def test_without_supervision_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(DependencyError, match="Detections need supervision; install it: pip install supervision"):
+        overlapping(0.5).to_supervision()

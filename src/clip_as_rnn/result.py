@@ -5,16 +5,19 @@ Knows nothing of models, files or colours.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 from scipy.ndimage import find_objects
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import DependencyError, InputError
 from clip_as_rnn.ops import encode_rle, upsample_maps
 from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,6 +253,26 @@ class Segmentation:
                 }
             )
         return annotations
+
+    def to_supervision(self) -> "Detections":
+        """Make `supervision.Detections`: boxes, masks, scores as confidence, texts as `data["class_name"]`.
+
+        `class_id` counts the queries from 0, so that it is the same on every image that was asked the same texts.
+
+        Raises:
+            DependencyError: supervision is not installed.
+        """
+        try:
+            import supervision  # optional, and it takes a second
+        except ImportError as error:
+            raise DependencyError("Detections need supervision; install it: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes.astype(np.float32),
+            mask=self.masks,
+            confidence=self.scores.astype(np.float32),
+            class_id=np.array([self.queries.index(text) for text in self.texts], dtype=int),
+            data={"class_name": np.array(self.texts, dtype=np.str_)},
+        )
 
 
 Segmentation.masks = _MasksField()  # type: ignore[assignment] # a descriptor, behind the field of that name

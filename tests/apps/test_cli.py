@@ -77,6 +77,25 @@ def test_figure_adds_the_recurrence(car: Callable[..., Ending], photo: Path):
     assert files_in(Path("out")) == ["photo.json", "photo_figure.png"]
 
 
+def test_a_data_set_is_written_beside_the_files_of_each_picture(car: Callable[..., Ending], photo: Path):
+    Image.new("RGB", (40, 30), "tan").save("second.jpg")
+    end = car("segment", "photo.png", "second.jpg", "-t", "cat", "-t", GHOST, "-f", "coco,json", "-f", "yolo")
+    assert end.code == 0
+    written = json.loads(Path("out/coco/annotations/instances_default.json").read_text())
+    assert [one["file_name"] for one in written["images"]] == ["photo.png", "second.jpg"]
+    assert [one["name"] for one in written["categories"]] == ["cat", GHOST]
+    assert [(one["image_id"], one["category_id"]) for one in written["annotations"]] == [(1, 1), (2, 1)]
+    assert Path("out/yolo/labels/photo.txt").read_text().startswith("0 ")
+    assert Path("out/photo.json").exists()
+
+
+def test_a_data_set_alone_may_be_asked_for_and_keeps_to_its_classes(car: Callable[..., Ending], photo: Path):
+    assert car("segment", "photo.png", "-t", "cat", "-f", "voc").code == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["voc"]
+    end = car("segment", "photo.png", "-t", "dog", "-f", "voc")
+    assert (end.code, end.err.startswith("Error: The data set in 'out/voc' has the classes 'cat', ")) == (2, True)
+
+
 def test_several_images_share_one_segmenter_and_say_a_line_each(
     car: Callable[..., Ending], photo: Path, loads: list[object]
 ):

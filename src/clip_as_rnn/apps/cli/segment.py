@@ -30,7 +30,8 @@ FormatNames = Annotated[
     typer.Option(
         *("--format", "-f"),
         metavar="NAME",
-        help="overlay, figure, labels, masks, json, npz; may be repeated, or joined by commas.",
+        help="Per picture: overlay, figure, labels, masks, json, npz. A data set of all: coco, yolo, voc, labelme, "
+        "label-studio. May be repeated, or joined by commas.",
         show_default="overlay,labels,masks,json",
     ),
 ]

@@ -17,11 +17,14 @@ from clip_as_rnn.batch.local import Job, Outcome, segment_files
 from clip_as_rnn.batch.sources import check_targets, list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
+from clip_as_rnn.export.datasets import DATASET_FORMATS, DatasetFormat
 from clip_as_rnn.export.files import FORMATS, Format, planned_paths
 from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.loading import DType
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.segmenter import Segmenter
+
+_ALL_FORMATS = (*FORMATS, *DATASET_FORMATS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,8 @@ def run(request: Request) -> bool:
     texts = check_texts(request.texts)
     if away := merged_away(request.texts, texts):
         say(f"Note: Merged duplicate texts: {', '.join(repr(text) for text in away)}.")
-    formats, dtype = parse_formats(request.formats), choose("dtype", request.dtype, DType)
+    formats, datasets = parse_formats(request.formats)
+    dtype = choose("dtype", request.dtype, DType)
     if request.skip_existing and "json" not in formats:
         raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
     sources = list_sources(request.images)
@@ -74,6 +78,7 @@ def run(request: Request) -> bool:
         config=request.config,
         folder=request.folder,
         formats=formats,
+        datasets=datasets,
         skip_existing=request.skip_existing,
     )
     failures = 0
@@ -115,19 +120,19 @@ def _show(outcome: Outcome, folder: Path, terminal: Console, *, as_table: bool) 
             say(result_line(str(outcome.path), outcome.segmentation), console)
 
 
-def parse_formats(names: Sequence[str]) -> tuple[Format, ...]:
-    """Read names of formats, each of which may be several joined by commas.
+def parse_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], tuple[DatasetFormat, ...]]:
+    """Read names of formats, each of which may be several joined by commas: those of a picture, those of a data set.
 
     Raises:
         InputError: an unknown one; the message holds the nearest and all known ones.
     """
     asked = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
     for name in asked:
-        if name not in FORMATS:
-            raise InputError(f"No format named {name!r}.{suggest(name, FORMATS)}")
+        if name not in _ALL_FORMATS:
+            raise InputError(f"No format named {name!r}.{suggest(name, _ALL_FORMATS)}")
     if not asked:
-        raise InputError(f"Expected at least one format, but got none. Known: {', '.join(FORMATS)}.")
-    return tuple(known for known in FORMATS if known in asked)
+        raise InputError(f"Expected at least one format, but got none. Known: {', '.join(_ALL_FORMATS)}.")
+    return tuple(one for one in FORMATS if one in asked), tuple(one for one in DATASET_FORMATS if one in asked)
 
 
 def _progress() -> Progress:
