@@ -104,3 +104,10 @@ def test_run_lengths_are_json_and_decode_to_the_mask(share: float):
     assert json.loads(json.dumps(rle)) == rle
     assert rle["size"] == [7, 5]
     assert np.array_equal(coco.decode(rle) > 0, mask)
+
+
+def test_clamped_boxes_leave_out_the_last_row_and_column():
+    boxes = components_box_mask(np.ones((4, 5), dtype=np.uint8), clamp=True)
+    assert boxes[:3, :4].all()
+    assert not boxes[3].any()
+    assert not boxes[:, 4].any()

@@ -1,17 +1,13 @@
 """The recurrence (Sun et al., algorithm 1), on fakes: what is asked, in which order, and when it ends."""
 
 from concurrent.futures import ThreadPoolExecutor
-from inspect import unwrap
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.prompts.queries import check_texts
-from clip_as_rnn.state import passing
 from fake_stages import IMAGE, fake_segmenter
 
 
@@ -148,9 +144,6 @@ def test_time_is_told_per_stage():
     assert set(seconds) == {"encode_image", "encode_text", "propose", "classify", "refine"}
 
 
-# Several images
-
-
 def images(count):
     return [np.full((6, 8, 3), i, dtype=np.uint8) for i in range(count)]
 
@@ -215,41 +208,6 @@ def test_two_threads_at_once_get_what_each_gets_alone():
         assert list(pool.map(lambda one: summary(segmenter.segment(*one)), work * 3)) == alone * 3
 
 
-# What is asked
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ([], r"Expected at least one text to look for, but got none\."),
-        (["cat", "  "], r"Expected every text to hold a word, but got '  '\."),
-        ([""], r"Expected every text to hold a word, but got ''\."),
-        (["\u200b"], r"Expected every text to hold a word, but got '\\u200b'\."),
-        (["\x00 "], r"Expected every text to hold a word, but got '\\x00 '\."),
-        (["a\udc80"], r"Expected texts in Unicode, but got 'a\\udc80'; check the terminal's encoding\."),
-        (["cat", None], r"Expected every text to hold a word, but got None\."),
-        ("cat", r"Expected a list of texts, but got the single text 'cat'; write \['cat'\]\."),
-    ],
-)
-def test_texts_that_cannot_be_looked_for_are_refused(texts, message):
-    with pytest.raises(InputError, match=message):
-        unwrap(check_texts)(texts)  # past the check of types in the tests, which would speak first
-
-
-def test_texts_are_stripped_and_duplicates_merged_in_the_order_asked():
-    assert check_texts([" cat ", "Dog", "CAT", "dog", "red  car", "red car"]) == ("cat", "Dog", "red  car")
-
-
-def test_texts_are_merged_where_clip_reads_the_same_and_only_there():
-    assert check_texts(["É", "e\u0301", "Straße", "strasse", "ΣΑΣ", "\u212a", "k"]) == (
-        "É",
-        "Straße",
-        "strasse",
-        "ΣΑΣ",
-        "\u212a",
-    )
-
-
 def test_texts_are_refused_before_any_image_is_read():
     with pytest.raises(InputError, match="none"):
         fake_segmenter(share).segment("no such file.jpg", [])
@@ -263,9 +221,6 @@ def test_a_text_too_long_for_the_stages_is_refused_before_any_image_is_read():
 def test_of_many_images_texts_are_checked_before_the_first_is_asked_for():
     with pytest.raises(InputError, match="single text"):
         fake_segmenter(share).segment_many(images(2), "cat")
-
-
-# An image that was encoded, and progress
 
 
 def test_several_questions_about_an_encoded_image_cost_one_image_pass():
@@ -316,8 +271,3 @@ def test_a_callback_that_raises_ends_the_segmentation():
 def test_made_from_given_stages_a_segmenter_cannot_be_rebuilt():
     with pytest.raises(InputError, match=r"made from given stages and cannot be rebuilt with other settings\."):
         fake_segmenter(share).replace(score_threshold=0.1)
-
-
-def test_ties_for_the_best_go_to_the_earlier_text():
-    config = with_settings(SegmenterConfig(), {"score_threshold": 0.9, "keep_best": True})
-    assert passing(np.array([0.2, 0.4, 0.4], dtype=np.float32), config).tolist() == [1]

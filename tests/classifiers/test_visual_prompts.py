@@ -8,7 +8,7 @@ import torch
 
 from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.drawing import prepare_prompts
-from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble, ensemble_features, ensemble_probabilities
+from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier, binarize_proposal
 from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.preprocess import normalize, square_image
@@ -19,6 +19,8 @@ from random_clip import random_clip
 CONFIG = ClassifyConfig(
     mask_threshold=0.5, visual_prompts=("blur", "circle"), templates=("a photo of a {}.", "a large {}")
 )
+
+
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
@@ -100,20 +102,6 @@ def test_scores_are_those_of_the_slow_definition(clip, ensemble, skipped, view):
     texts = ["cat", "red car", "sky"]
     expected = slow_scores(clip, texts, maps_of(3), replace(CONFIG, **changes))
     np.testing.assert_allclose(judge(clip, texts, maps_of(3), **changes), expected, atol=1e-5)
-
-
-def test_one_template_makes_the_feature_ensemble_a_plain_softmax():
-    images = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
-    texts = torch.nn.functional.normalize(torch.randn(1, 3, 8), dim=2)
-    plain = torch.softmax(5.0 * images @ texts[0].T, dim=1)
-    torch.testing.assert_close(ensemble_features(images, texts, 5.0), plain)
-
-
-@pytest.mark.parametrize("ensemble", [ensemble_features, ensemble_probabilities])
-def test_scores_of_an_image_sum_to_one_over_the_texts(ensemble):
-    images = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
-    texts = torch.nn.functional.normalize(torch.randn(15, 7, 8), dim=2)
-    torch.testing.assert_close(ensemble(images, texts, 100.0).sum(1), torch.ones(4))
 
 
 def test_a_lone_text_always_scores_one(clip):

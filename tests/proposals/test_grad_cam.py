@@ -1,7 +1,6 @@
 """Stage 1 against its slow definitions: one backward pass per text, the squared affinity as a matrix."""
 
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,36 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_as_rnn.config import ProposeConfig
-from clip_as_rnn.ops import components_box_mask, min_max_scale
-from clip_as_rnn.proposals.affinity import box_masks, normalize_affinity, spread
-from clip_as_rnn.proposals.base import ProposalImage
-from clip_as_rnn.proposals.grad_cam import GradCamProposer, subtract_mean_map
-from clip_as_rnn.proposals.patch_similarity import PatchSimilarityProposer
+from clip_as_rnn.proposals.grad_cam import subtract_mean_map
 from random_clip import random_clip
-
-CONFIG = ProposeConfig(background_texts=(), first_proposal_template="{}", proposal_template="{}", affinity_layers=0)
-
-
-def make_proposer(clip, mode="semantic", encode_text=None, **settings):
-    config = replace(CONFIG, **settings)
-    kind = GradCamProposer if config.proposals == "cam" else PatchSimilarityProposer
-    return kind(clip, encode_text or clip.encode_text, config, mode)
-
-
-def init_state(proposer, clip, pixels, asked, attention_layers=0):
-    """Begin a recurrence on prepared pixels."""
-    features = clip.encode_patches(pixels, attention_layers=attention_layers)
-    affinity = None if features.attention is None else normalize_affinity(features.attention)
-    return proposer.init_state(ProposalImage(features, affinity), proposer.encode_texts(asked))
-
-
-def every(count):
-    return np.arange(count)
-
-
-def texts(count):
-    return [f"thing {i} {'abc'[i % 3]}" for i in range(count)]
+from random_proposers import every, init_state, make_proposer, texts
 
 
 def slow_cams(clip, view, features, background):
@@ -193,91 +165,3 @@ def test_weights_of_a_certain_text_keep_their_digits():
     slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     maps = subtract_mean_map(slopes, torch.tensor([25.0, 0.0]))
     assert maps[0, 0] == pytest.approx(np.exp(-25.0), rel=1e-5)
-
-
-@given(seed=st.integers(0, 1000), patches=st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
-def test_spreading_equals_the_squared_matrix(seed, patches):
-    generator = torch.Generator().manual_seed(seed)
-    attention = torch.rand(patches, patches, generator=generator) + 1e-3
-    affinity = normalize_affinity(attention)
-    torch.testing.assert_close(affinity, affinity.T)
-    maps = torch.rand(3, patches, generator=generator)
-    torch.testing.assert_close(spread(affinity, maps), maps @ (affinity @ affinity).T)
-
-
-def test_normalising_leaves_the_attention_as_it_was():
-    attention = torch.rand(4, 4)
-    before = attention.clone()
-    normalize_affinity(attention)
-    assert torch.equal(attention, before)
-
-
-def test_boxes_hold_every_component_above_the_threshold():
-    cam = torch.zeros(1, 6, 8)
-    cam[0, 1, 1] = cam[0, 2, 2] = 1.0  # joined at a corner: one component
-    cam[0, 5, 7] = 0.5
-    cam[0, 0, 7] = 0.39
-    boxes = box_masks(cam, 0.4, clamp=False)[0]
-    expected = torch.zeros(6, 8)
-    expected[1:3, 1:3] = 1
-    expected[5, 7] = 1
-    assert torch.equal(boxes, expected)
-
-
-def test_clamped_boxes_leave_out_the_last_row_and_column():
-    boxes = components_box_mask(np.ones((4, 5), dtype=np.uint8), clamp=True)
-    assert boxes[:3, :4].all()
-    assert not boxes[3].any()
-    assert not boxes[:, 4].any()
-
-
-def test_dense_maps_are_the_chances_of_each_patch():
-    clip = random_clip()
-    proposer = make_proposer(clip, proposals="dense", background_texts=("ground", "sky"))
-    state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
-    candidates = clip.encode_text([*texts(3), "ground", "sky"])
-    chances = torch.softmax(clip.logit_scale * state.image.features.patches @ candidates.T, dim=1).T[:3]
-    torch.testing.assert_close(
-        proposer.propose(state, every(3), 1).cams, min_max_scale(chances.reshape(3, 4, 5)), atol=1e-5, rtol=1e-4
-    )
-
-
-def test_background_texts_that_are_asked_for_are_left_out_on_demand():
-    clip = random_clip()
-    for drop, left in ((True, 1), (False, 2)):
-        proposer = make_proposer(clip, background_texts=("Sky", "ground"), drop_asked_background=drop)
-        assert len(proposer.encode_texts(["sky"]).background) == left
-
-
-IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
-
-
-def test_no_attention_is_kept_where_the_affinity_is_off():
-    proposer = make_proposer(random_clip(), background_texts=("sky",))
-    image = proposer.encode_image(IMAGE)
-    assert image.affinity is None
-    proposal = proposer.propose(proposer.init_state(image, proposer.encode_texts(["cat"])), every(1), 1)
-    assert torch.equal(proposal.cams, proposal.maps)
-
-
-def test_of_an_image_one_matrix_over_its_patches_is_kept():
-    """The attention that the affinity was made of took as much again, up to a GiB."""
-    image = make_proposer(random_clip(), affinity_layers=2).encode_image(IMAGE)
-    assert image.affinity.shape == (20, 20)
-    assert image.features.attention is None
-
-
-@pytest.mark.parametrize("proposals", ["cam", "dense"])
-def test_later_steps_word_the_texts_as_the_setting_says(proposals):
-    clip = random_clip()
-    settings = {"proposals": proposals, "background_texts": ("sky",)}
-    both = make_proposer(clip, first_proposal_template="{}", proposal_template="a large {}", **settings)
-    later = make_proposer(clip, first_proposal_template="a large {}", proposal_template="a large {}", **settings)
-    ours, theirs = (
-        proposer.init_state(proposer.encode_image(IMAGE), proposer.encode_texts(texts(4))) for proposer in (both, later)
-    )
-    first = both.propose(ours, every(4), 1)
-    assert not torch.allclose(first.cams, later.propose(theirs, every(4), 1).cams, atol=1e-3)
-    second = both.propose(ours, np.array([1, 3]), 2)
-    torch.testing.assert_close(second.cams, later.propose(theirs, np.array([1, 3]), 2).cams, atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ from clip_as_rnn.refine import crf
 from clip_as_rnn.refine.base import MaskRefiner
 from clip_as_rnn.refine.crf import CrfRefiner, wrap_colors
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 KERNELS = (Gaussian(xy=2, weight=3), Bilateral(xy=20, rgb=13, weight=4))
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,67 +13,9 @@ from clip_as_rnn.dense_crf import crf
 from clip_as_rnn.dense_crf.crf import Bilateral, DenseCrf, Gaussian, refine
 from clip_as_rnn.dense_crf.kernels import Kernel
 from clip_as_rnn.errors import InputError
+from slow_crf import GOLDEN, SOFT, infer_exactly, infer_points_exactly, make_problem
 
-GOLDEN = Path(__file__).parent / "golden"
 PAPER = (Gaussian(xy=1, weight=3), Bilateral(xy=67, rgb=3, weight=4))
-SOFT = (Gaussian(xy=3, weight=3), Bilateral(xy=10, rgb=20, weight=5))
-
-
-def make_problem(labels: int, height: int = 18, width: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a piece out of a photo and make blurred random probabilities for it."""
-    generator = np.random.default_rng(seed)
-    image = np.ascontiguousarray(np.load(GOLDEN / "crf_open_5.npz")["image"][40 : 40 + height, 60 : 60 + width])
-    noise = generator.random((labels, height + 4, width + 4), dtype=np.float32) ** 2
-    windows = np.lib.stride_tricks.sliding_window_view(noise, (5, 5), (1, 2))
-    probabilities = windows.mean((-1, -2), dtype=np.float32)
-    return image, probabilities / probabilities.sum(0)
-
-
-def infer_exactly(
-    image: np.ndarray,
-    probabilities: np.ndarray,
-    kernels: tuple[Kernel, ...],
-    iterations: int,
-    compatibility: np.ndarray | None = None,
-) -> np.ndarray:
-    """Run the mean field over all pairs of pixels, in float64."""
-    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    features = []
-    for kernel in kernels:
-        planes = [columns / kernel.xy, rows / kernel.xy]
-        if isinstance(kernel, Bilateral):
-            planes += [image[..., c] / kernel.rgb for c in range(3)]
-        features.append(np.stack(planes).reshape(len(planes), -1))
-    return infer_points_exactly(
-        features, [kernel.weight for kernel in kernels], probabilities, iterations, compatibility
-    )
-
-
-def infer_points_exactly(
-    features: list[np.ndarray],
-    weights: list[float],
-    probabilities: np.ndarray,
-    iterations: int,
-    compatibility: np.ndarray | None = None,
-) -> np.ndarray:
-    """Run the mean field over all pairs of points (d, p), in float64."""
-    labels = len(probabilities)
-    pairs = np.zeros((features[0].shape[1], features[0].shape[1]))
-    for points, weight in zip(features, weights, strict=True):
-        affinity = np.exp(-((points[:, :, None] - points[:, None].astype(np.float64)) ** 2).sum(0) / 2)
-        root = affinity.sum(1) ** -0.5
-        pairs += weight * root[:, None] * affinity * root
-    energies = -np.log(np.clip(probabilities.reshape(labels, -1).astype(np.float64), 1e-5, 1))
-    costs = 1 - np.eye(labels) if compatibility is None else compatibility
-    marginals = softmax(-energies)
-    for _ in range(iterations):
-        marginals = softmax(-energies - costs @ (marginals @ pairs))
-    return marginals.reshape(probabilities.shape)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(0))
-    return powers / powers.sum(0)
 
 
 @pytest.mark.parametrize("labels", [2, 5])
@@ -236,14 +177,6 @@ def test_inputs_stay_as_they_are() -> None:
     np.testing.assert_array_equal(energies, kept)
 
 
-@pytest.mark.parametrize("labels", [2, 23])
-def test_results_repeat_whatever_the_number_of_threads(labels: int) -> None:
-    image, probabilities = make_problem(labels)
-    results = [DenseCrf(image, threads=threads).infer(probabilities) for threads in (1, 1, 2, 5)]
-    for result in results[1:]:
-        np.testing.assert_array_equal(result, results[0])
-
-
 def test_one_field_serves_many_problems() -> None:
     image, first = make_problem(2, seed=1)
     _, second = make_problem(2, seed=2)
@@ -335,27 +268,6 @@ def test_points_that_do_not_fit_are_refused(features: list[np.ndarray], weights:
         DenseCrf.from_features(features, weights, (2, 3))
 
 
-@pytest.mark.parametrize("labels", [1, 2, 8, 9, 21])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_labels_inferred_without_keeping_probabilities_are_the_most_probable(labels: int, threads: int) -> None:
-    image, array = make_problem(labels)
-    probabilities = torch.from_numpy(array)
-    field = DenseCrf(image, SOFT, threads=threads)
-    found = field.infer_labels(lambda first, last: probabilities[first:last], labels, iterations=4)
-    marginals = field.infer(probabilities, iterations=4)
-    ranked = marginals.sort(0).values
-    is_clear = (ranked[-1] - ranked[-2] > 1e-4) if labels > 1 else torch.ones(18, 24, dtype=torch.bool)
-    assert is_clear.float().mean() > 0.98
-    assert torch.equal(found[is_clear], marginals.argmax(0)[is_clear])
-    assert np.array_equal(probabilities, make_problem(labels)[1])
-
-
-def test_of_equal_labels_the_earlier_is_inferred() -> None:
-    image, probabilities = make_problem(1)
-    equal = torch.from_numpy(probabilities).expand(12, -1, -1)
-    assert (DenseCrf(image).infer_labels(lambda first, last: equal[first:last], 12) == 0).all()
-
-
 @pytest.mark.parametrize(
     ("probabilities", "labels", "iterations", "message"),
     [
@@ -372,14 +284,6 @@ def test_probabilities_on_demand_that_cannot_be_used_are_refused(
     image, _ = make_problem(2)
     with pytest.raises(InputError, match=message):
         DenseCrf(image).infer_labels(lambda first, last: probabilities[first:last], labels, iterations=iterations)
-
-
-def test_memory_is_used_again_where_the_caller_allows_it() -> None:
-    image, probabilities = make_problem(5)
-    expected, tensor = refine(image, probabilities), torch.from_numpy(probabilities.copy())
-    ours = DenseCrf(image).infer(tensor, overwrite=True)
-    assert ours.data_ptr() == tensor.data_ptr()
-    np.testing.assert_array_equal(ours.numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -408,49 +312,6 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(change: dict[str, object],
     arguments = {"image": image, "probabilities": probabilities, **change}
     with pytest.raises(InputError, match=message):
         refine(**arguments)
-
-
-@pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan"), float("inf")])
-def test_kernels_need_positive_deviations(deviation: float) -> None:
-    with pytest.raises(InputError, match="standard deviation `xy` above 0"):
-        Gaussian(xy=deviation, weight=1)
-    with pytest.raises(InputError, match="standard deviation `rgb` above 0"):
-        Bilateral(xy=1, rgb=deviation, weight=1)
-
-
-def test_kernels_need_finite_weights() -> None:
-    with pytest.raises(InputError, match="finite kernel weight, got nan"):
-        Gaussian(xy=1, weight=float("nan"))
-
-
-@pytest.mark.parametrize("compatibility", [None, [[0, 1, 0.5], [1, 0, 1], [0.5, 1, 0]]])
-def test_accelerators_compute_the_same(
-    compatibility: list[list[float]] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The code for accelerators, here on the processor, against the compiled one."""
-    image, probabilities = make_problem(3)
-    problems = np.stack([probabilities, probabilities[[1, 2, 0]]])
-    ours = refine(image, problems, kernels=SOFT, compatibility=compatibility)
-    monkeypatch.setattr(crf, "CpuMeanField", lambda features, weights, *_: crf.TorchMeanField(features, weights))
-    np.testing.assert_allclose(refine(image, problems, kernels=SOFT, compatibility=compatibility), ours, atol=2e-4)
-    one = problems[:, :1]
-    assert (refine(image, one) == 1).all()
-    found = DenseCrf(image, SOFT).infer_labels(lambda first, last: torch.from_numpy(probabilities[first:last]), 3)
-    assert (found.numpy() == refine(image, probabilities, kernels=SOFT).argmax(0)).mean() > 0.995
-    np.testing.assert_allclose(refine(image, probabilities, kernels=()), probabilities, atol=1e-6)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch finds none")
-@pytest.mark.parametrize("labels", [2, 5])
-def test_gpus_compute_the_same(labels: int) -> None:
-    case = np.load(GOLDEN / f"crf_open_{labels}.npz")
-    image, probabilities = torch.from_numpy(case["image"]), torch.from_numpy(case["probabilities"])
-    expected = refine(image, probabilities)
-    first = refine(image.cuda(), probabilities.cuda())
-    assert first.device.type == "cuda"
-    np.testing.assert_allclose(first.cpu().numpy(), expected.numpy(), atol=2e-3)
-    assert torch.equal(first, refine(image, probabilities.cuda()))  # the probabilities choose the device; it repeats
 
 
 def test_importing_the_package_leaves_the_compiler_alone() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from test_training_run import PLAN, _size
 from training.cam import cam_loss, cam_maps, merge_namesakes
 from training.checkpoint import load_progress
 from training.concepts import CONCEPTS
@@ -17,7 +18,6 @@ from training.towers import Clip
 
 from clip_as_rnn.encoders.hub import load_clip
 from clip_as_rnn.proposals.grad_cam import differentiate_logits
-from test_training_run import PLAN, _size
 
 DEVICE = torch.device("cpu")
 

@@ -1,0 +1,150 @@
+"""The presets' numbers against the published tables, and the names they are found by."""
+
+import pytest
+
+from clip_as_rnn.config import (
+    VIT_B16,
+    VIT_L14,
+    SegmenterConfig,
+    flat_settings,
+)
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.presets import PRESETS, find_preset
+from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
+from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE
+
+SEMANTIC = ("voc", "coco-object", "context", "pc459", "ade150", "ade847")
+
+
+REFERRING = ("refcoco", "refcoco+", "refcocog", "gres")
+
+
+# (eta, theta, lambda, classifier, visual prompts): the paper's table 5 and appendix F, else the authors' configs
+PAPER = {
+    "voc": (0.4, 0.6, 0.4, VIT_L14, {"circle", "blur"}),
+    "coco-object": (0.5, 0.3, 0.5, VIT_L14, {"blur", "gray"}),
+    "context": (0.6, 0.2, 0.4, VIT_L14, {"blur", "circle"}),
+    "pc459": (0.4, 0.25, 0.7, VIT_L14, {"gray", "blur"}),
+    "ade150": (0.6, 0.25, 0.7, VIT_L14, {"gray", "blur"}),
+    "ade847": (0.6, 0.25, 0.7, VIT_L14, {"gray", "blur"}),
+    "refcoco": (0.5, 0.3, 0.5, VIT_B16, {"circle", "blur"}),
+    "refcoco+": (0.2, 0.1, 0.5, VIT_B16, {"circle", "blur"}),
+    "refcocog": (0.5, 0.1, 0.6, VIT_B16, {"circle", "blur"}),
+    "gres": (0.5, 0.0, 0.3, VIT_L14, {"circle"}),
+}
+
+
+OFFICIAL = PAPER | {
+    "context": (0.6, 0.25, 0.4, VIT_L14, {"blur", "circle"}),
+    "refcoco": (0.5, 0.3, 0.5, VIT_B16, {"circle"}),
+}
+
+
+def numbers(config):
+    classify = config.classify
+    prompts = set(classify.visual_prompts)
+    return classify.mask_threshold, classify.score_threshold, config.propose.cam_threshold, classify.classifier, prompts
+
+
+def test_the_presets_are_these():
+    names = {"default", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
+    assert set(PRESETS) == names
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_paper_presets_have_the_papers_numbers(name):
+    assert numbers(PRESETS[f"paper-{name}"]) == PAPER[name]
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_presets_have_the_configs_numbers(name):
+    assert numbers(PRESETS[f"official-{name}"]) == OFFICIAL[name]
+
+
+@pytest.mark.parametrize("family", ["paper", "official"])
+def test_modes_and_templates_are_those_of_the_task(family):
+    for name in SEMANTIC:
+        config = PRESETS[f"{family}-{name}"]
+        assert (config.mode, config.classify.templates, config.propose.model) == ("semantic", PHOTO_TEMPLATES, VIT_B16)
+    for name in REFERRING:
+        config = PRESETS[f"{family}-{name}"]
+        assert (config.mode, config.classify.templates, config.propose.model) == ("referring", (), VIT_B16)
+
+
+def test_stuff_of_context_has_marks_of_its_own():
+    for family in ("paper", "official"):
+        assert set(PRESETS[f"{family}-context"].classify.stuff_visual_prompts) == {"blur", "gray"}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_paper_presets_have_none_of_the_releases_behaviours(name):
+    config = PRESETS[f"paper-{name}"]
+    settings, plain = flat_settings(config), flat_settings(SegmenterConfig())
+    for setting in (
+        "first_proposal_template",
+        "foreground_fallback",
+        "clamp_boxes",
+        "side_multiple_px",
+        "half_position_embeddings",
+        "template_ensemble",
+        "classifier_skipped_blocks",
+        "strict_threshold",
+        "keep_best",
+        "repeat_first_step",
+        "crf_image",
+        "contrast_texts",
+        "classifier_view",
+        "max_side_px",
+        "crf_max_side_px",
+    ):
+        assert settings[setting] == plain[setting], setting
+    assert config.propose.background_texts == BACKGROUND_PAPER
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_presets_have_all_of_the_releases_behaviours(name):
+    config = PRESETS[f"official-{name}"]
+    assert config.propose.background_texts == BACKGROUND_RELEASE
+    assert config.propose.first_proposal_template == "{}"
+    assert config.propose.side_multiple_px == 16
+    assert config.classify.classifier_skipped_blocks == 1
+    assert config.classify.template_ensemble == "probability"
+    assert config.refine.crf_image == "bgr-wrapped"
+    assert config.propose.foreground_fallback
+    assert config.propose.clamp_boxes
+    assert config.propose.half_position_embeddings
+    assert config.recurrence.strict_threshold
+    assert config.recurrence.keep_best
+    assert config.recurrence.repeat_first_step
+    assert not config.refine.drop_empty_masks
+    assert config.classify.contrast_texts == ()
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_the_crf_is_that_of_the_paper_but_for_the_bundled_model(config):
+    deviations = (config.refine.crf_gaussian_xy, config.refine.crf_bilateral_xy)
+    weights = (config.refine.crf_gaussian_weight, config.refine.crf_bilateral_weight)
+    assert (deviations, weights, config.refine.crf_iterations) == ((1, 67), (3, 4), 10)
+    assert config.refine.crf_bilateral_rgb == (3 if config is not PRESETS["tiny"] else 13)
+
+
+def test_a_lone_text_can_fail_only_where_we_recommend():
+    assert {name for name, config in PRESETS.items() if config.classify.contrast_texts} == {"default", "tiny"}
+
+
+def test_only_tiny_uses_the_bundled_model():
+    assert {
+        name for name, config in PRESETS.items() if "tiny" in (config.propose.model, config.classify.classifier)
+    } == {"tiny"}
+
+
+def test_an_unknown_preset_is_met_with_the_nearest():
+    with pytest.raises(
+        InputError, match=r"No preset named 'pape-voc'\. Did you mean 'paper-voc'\? Known: default, tiny"
+    ):
+        find_preset("pape-voc")
+
+
+def test_a_preset_unlike_any_is_met_with_all_of_them():
+    with pytest.raises(InputError, match=r"No preset named 'xyz'\. Known: default, tiny, paper-voc"):
+        find_preset("xyz")
