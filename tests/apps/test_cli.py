@@ -361,32 +361,6 @@ def test_demo_writes_overlay_figure_labels_and_json(
     assert str(Path("out/demo/photo_figure.png")) in end.out.splitlines()[-1]
 
 
-def test_presets_are_listed_and_shown(car: Callable[..., Ending]):
-    listed = car("presets").out
-    assert all(f" {name} " in listed for name in PRESETS)
-    shown = [line.split() for line in car("presets", "paper-voc").out.splitlines()]
-    assert ["*", "score_threshold", "0.6", "0.4"] in shown
-    assert ["mask_threshold", "0.4"] in shown
-
-
-def test_presets_are_printed_for_programs(car: Callable[..., Ending]):
-    every = json.loads(car("presets", "--json").out)
-    assert set(every) == set(PRESETS)
-    one = json.loads(car("presets", "tiny", "--json").out)
-    assert with_settings(SegmenterConfig(), {k: v for k, v in one["tiny"].items() if v is not None}) == PRESETS["tiny"]
-
-
-def test_an_unknown_preset_is_refused(car: Callable[..., Ending]):
-    end = car("presets", "tini")
-    assert end.code == 2
-    assert end.err.startswith("Error: No preset named 'tini'. Did you mean 'tiny'? Known: default, ")
-
-
-def test_version_is_printed(car: Callable[..., Ending]):
-    end = car("--version")
-    assert (end.code, end.out) == (0, f"clip-as-rnn {clip_as_rnn.__version__}\n")
-
-
 @pytest.mark.parametrize(
     "code",
     [
