@@ -14,6 +14,7 @@ from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.encoders.preprocess import limit_size
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import ImageSource, read_image
+from clip_as_rnn.io.video import VideoSource, open_video
 from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.result import Proposal, Rejection, Segmentation, Trace
@@ -76,6 +77,27 @@ class Segmenter:
         return self._segment_batches(
             iter(images), self._check_queries(texts), max(1, images_at_once), trace=trace, report=callback or _ignore
         )
+
+    def segment_video(
+        self,
+        source: VideoSource,
+        texts: Sequence[str],
+        *,
+        trace: bool = False,
+        callback: Callback | None = None,
+    ) -> Iterator[Segmentation]:
+        """Find the texts in each frame of a clip, in order, one result per frame; frames are read as they are needed.
+
+        The source is a video file, a folder of frames, or an iterable of frames as `segment` takes images. Frames that
+        cannot be read are left out; `io.video.open_video` says which. The other arguments are those of `segment`.
+
+        Raises:
+            InputError: as `segment`, or a source that is no clip; both at once, before the first frame.
+            DependencyError: a video whose codec needs the extra `video`.
+        """
+        self._check_queries(texts)
+        frames = (frame.pixels for frame in open_video(source).frames)
+        return self.segment_many(frames, texts, trace=trace, callback=callback)
 
     def _segment_batches(
         self,

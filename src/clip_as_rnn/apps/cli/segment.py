@@ -1,5 +1,6 @@
 """The commands `car segment` and `car demo`: pictures and texts in, files out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in 
 _FORMATS = ("overlay", "labels", "masks", "json")
 _FAILED = 2
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or clips.")]
 Texts = Annotated[
     list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; may be repeated.")
 ]
@@ -54,8 +55,12 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out images done with these texts and settings.")
     ] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="Take each folder as the frames of one clip.")] = False,
+    container: Annotated[
+        str, typer.Option("--video", metavar="KIND", help="Overlays of clips: webm, or mp4 (extra `video`).")
+    ] = "webm",
 ) -> None:
-    """Segment pictures by texts: an overlay, a label map, masks and JSON for each."""
+    """Segment pictures, or clips, by texts: an overlay, a label map, masks and JSON for each."""
     texts = gather_texts(text or (), texts_file)
     chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
     config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
@@ -73,7 +78,14 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         cache_dir=cache_dir,
         skip_existing=skip_existing,
     )
-    if not run(request):
+    from clip_as_rnn.apps.cli.segment_clips import is_clip, run_clips
+
+    clips = [path for path in images if is_clip(path, frames=frames)]
+    pictures = [path for path in images if path not in clips]
+    is_done = run_clips(request, clips, container=container) if clips else True
+    if pictures:
+        is_done = run(replace(request, images=pictures)) and is_done
+    if not is_done:
         raise typer.Exit(_FAILED)
 
 

@@ -1,0 +1,1 @@
+"""Clips as files: what was found in every frame, and the pictures that show it."""
