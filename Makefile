@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web check format bench bench-crf train ablation clean
+.PHONY: demo test test-web check format bench bench-sam bench-crf train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -28,6 +28,9 @@ format: .venv/.dev
 
 bench: .venv/.dev  ## seconds per stage against the encoders alone, float32 and bfloat16; about ten minutes
 	$(BIN)/python -m benchmarks.pipeline
+
+bench-sam: .venv/.dev  ## SAM as a last stage, both ways, random weights of ViT-B; about six minutes
+	$(BIN)/python -m benchmarks.sam
 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf

@@ -99,9 +99,8 @@ class RefinementPictures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refinement:
-    """Whether SAM's masks replaced the mask of text `index`, what their IoU was, and why it was decided so."""
+    """Whether SAM's masks replaced the mask of a text, what the IoU of the two was, and why it was decided so."""
 
-    index: int
     replaced: bool
     iou: float
     reason: str

@@ -68,7 +68,7 @@ class SamRefiner:
         *,
         probabilities: SoftMasks | None = None,
         trace: bool = False,
-    ) -> tuple[Int[ndarray, "H W"] | Bool[ndarray, "n H W"], tuple[Refinement, ...]]:
+    ) -> tuple[Int[ndarray, "H W"] | Bool[ndarray, "n H W"], dict[int, Refinement]]:
         """Refine the masks of one image; empty ones stay empty, and those that SAM disagrees with stay as they are.
 
         Args:
@@ -81,8 +81,8 @@ class SamRefiner:
             trace: keep small pictures of what was decided.
 
         Returns:
-            A label map or masks, as given, at the image's size; and what was decided, one per mask that is not empty,
-            in the order of the texts.
+            A label map or masks, as given, at the image's size; and what was decided about each mask that is not
+            empty, by its text's place.
 
         Raises:
             InputError: the device has too little memory.
@@ -100,11 +100,11 @@ class SamRefiner:
                 refined[after] = i + 1
             else:
                 refined[i] = after
-            decided[i] = self._explain(i, match)
+            decided[i] = self._explain(match)
             if trace and match is not None:
                 shown = (candidates[j] for j in match.indices)
                 decided[i] = replace(decided[i], pictures=_picture(before, after, shown))
-        return refined, tuple(decided[i] for i in sorted(decided))
+        return refined, decided
 
     def _match(self, job: _Job) -> Iterator[tuple[int, Match | None, Candidates]]:
         """Find for one text after the other what could replace its mask; None where SAM has nothing to offer."""
@@ -163,14 +163,14 @@ class SamRefiner:
             write_masks(file, masks)
         return masks
 
-    def _explain(self, index: int, match: Match | None) -> Refinement:
+    def _explain(self, match: Match | None) -> Refinement:
         if match is None:
-            return Refinement(index, replaced=False, iou=0.0, reason="kept: SAM found no mask in this image")
+            return Refinement(replaced=False, iou=0.0, reason="kept: SAM found no mask in this image")
         threshold = self.rules.matching.iou_threshold
         if threshold is None:
-            return Refinement(index, replaced=True, iou=match.iou, reason=f"replaced, IoU {match.iou:.2f}, no gate")
+            return Refinement(replaced=True, iou=match.iou, reason=f"replaced, IoU {match.iou:.2f}, no gate")
         verdict = f"replaced: IoU {match.iou:.2f} above" if match.replaces else f"kept: IoU {match.iou:.2f} not above"
-        return Refinement(index, replaced=match.replaces, iou=match.iou, reason=f"{verdict} {threshold:g}")
+        return Refinement(replaced=match.replaces, iou=match.iou, reason=f"{verdict} {threshold:g}")
 
 
 def _picture(before: Mask, after: Mask, candidates: Iterable[Mask]) -> RefinementPictures:
