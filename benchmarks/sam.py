@@ -1,7 +1,8 @@
 """What SAM costs as a last stage, both ways, on a SAM of real size with random weights: `make bench-sam`.
 
-Seconds are the processor's, of all threads together, so that other programs do not count. Random weights see nothing, but they take the time and the memory of trained ones. What they cannot show is how many
-masks of a grid pass the filters: here one in four does.
+Seconds are the processor's, of all threads together, so that other programs do not count. Random weights see nothing,
+but they take the time and the memory of trained ones. What they cannot show is how many masks of a grid pass the
+filters: here one in four does.
 """
 
 import argparse
@@ -154,8 +155,8 @@ def main() -> None:
     large = [sys.executable, "-m", "benchmarks.sam", "--large"]
     memory = subprocess.run(large, capture_output=True, text=True, check=True).stdout.strip().splitlines()[-1]
     table = (
-        "Random weights of SAM ViT-B, bfloat16, one 500x375 photo, one run; seconds of one core, so that other programs "
-        "do not count. The masks are round blobs, each of one part; "
+        "Random weights of SAM ViT-B, bfloat16, one 500x375 photo, one run; seconds of one core. "
+        "The masks are round blobs, each of one part; "
         f"one in {PASSES_OF} masks of the grid passes the filters.\n\n{speed_table(arguments.points_per_side)}\n\n"
         f"Peak memory of the whole process:\n\n| | time | peak |\n|---|---|---|\n{memory}"
     )

@@ -63,6 +63,19 @@ class CrfRefiner:
             labels = torch.where(self._background(best) >= best, 0, text + 1)
         return np.asarray(labels.cpu().numpy())
 
+    def refine_softly(self, image: RgbImage, masks: PatchMaps) -> tuple[LabelMap | Masks, SoftMasks | None]:
+        """Refine soft masks as `refine` does, and give what `marginals` gives of the same inference.
+
+        The latter is None without a CRF, without texts, and where it would not fit into memory.
+        """
+        if not self.crf or len(masks) == 0 or (1 + len(masks)) * prod(image.shape[:2]) > _FLOATS_KEPT:
+            return self.refine(image, masks), None
+        if self.mode == "semantic":
+            marginals = self._together(image, masks)
+            return np.asarray(marginals.argmax(0).cpu().numpy()), marginals[1:]
+        pairs = torch.stack(list(self._one_by_one(image, masks)))  # n 2 h w
+        return np.asarray((pairs[:, 1] > pairs[:, 0]).cpu().numpy()), pairs[:, 1]
+
     def marginals(self, image: RgbImage, masks: PatchMaps) -> SoftMasks:
         """Give the probability of each text at each pixel, (n, h, w) in [0, 1], as the CRF leaves it.
 
