@@ -16,6 +16,7 @@ from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE
 SEMANTIC = ("voc", "coco-object", "context", "pc459", "ade150", "ade847")
 
 
+WITH_SAM = ("voc", "coco-object", "context")
 REFERRING = ("refcoco", "refcoco+", "refcocog", "gres")
 
 
@@ -48,7 +49,23 @@ def numbers(config):
 
 def test_the_presets_are_these():
     names = {"default", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
-    assert set(PRESETS) == names
+    assert set(PRESETS) == names | {f"paper-{name}-sam" for name in WITH_SAM}
+
+
+@pytest.mark.parametrize("name", WITH_SAM)
+def test_presets_with_sam_are_their_siblings_with_the_papers_sam(name):
+    settings, sibling = flat_settings(PRESETS[f"paper-{name}-sam"]), flat_settings(PRESETS[f"paper-{name}"])
+    assert {one: value for one, value in settings.items() if value != sibling[one]} == {
+        "sam": "syscv-community/sam-hq-vit-huge",
+        "sam_mode": "automatic",
+    }
+    assert (settings["sam_iom_threshold"], settings["sam_iou_threshold"]) == (0.7, 0.7)
+    grid = ("sam_overlap_floor", "sam_points_per_side", "sam_predicted_iou", "sam_stability", "sam_box_nms")
+    assert tuple(settings[one] for one in grid) == (0.05, 64, 0.88, 0.95, 0.7)  # the authors' voc.yaml
+
+
+def test_without_being_asked_for_sam_is_off():
+    assert {name for name, config in PRESETS.items() if config.refine.sam} == {f"paper-{name}-sam" for name in WITH_SAM}
 
 
 @pytest.mark.parametrize("name", PAPER)

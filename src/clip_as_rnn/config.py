@@ -20,6 +20,7 @@ VISUAL_PROMPTS: tuple[VisualPrompt, ...] = get_args(VisualPrompt)  # in the orde
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 VIT_L14 = "openai/clip-vit-large-patch14"
+SAM_HQ_HUGE = "syscv-community/sam-hq-vit-huge"
 BUNDLED = "tiny"  # the CLIP in assets/tiny
 
 
@@ -105,6 +106,18 @@ class RefineConfig(_Section):
     crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"  # release: BGR minus the mean, wrapped around at 256
     background_factor: float = _number(1.0, 1e-6, 1e6)  # exponent of the background's probability, 1 - max proposal
     drop_empty_masks: bool = True  # a text left without a single pixel is not found; the release keeps it
+
+    sam: str | None = None  # a Hugging Face id or a local folder; None: the masks stay as the CRF leaves them
+    sam_mode: Literal["prompts", "automatic"] = "prompts"  # SAM is asked about each mask (ours), or for all (paper)
+    sam_iom_threshold: float = _number(0.7, 0.0, 1.0)  # phi_iom: what of SAM's automatic masks belongs to a mask
+    sam_overlap_floor: float = _number(0.05, 0.0, 1.0)  # release's min_pred_threshold: one that covers less does not
+    sam_iou_threshold: float | None = _number(0.7, 0.0, 1.0)  # phi_iou: above it SAM's replaces; None: always (demo)
+    sam_points_per_side: int = _number(64, 1, 1024)  # of the grid of the automatic masks
+    sam_predicted_iou: float = _number(0.88, 0.0, 1.0)  # automatic masks that SAM thinks less of are dropped; 0: none
+    sam_stability: float = _number(0.95, 0.0, 1.0)  # likewise those that depend on the threshold of their logits
+    sam_box_nms: float = _number(0.7, 0.0, 1.0)  # likewise those whose box overlaps a better one's by more
+    sam_parts: int = _number(8, 1, 1000)  # connected parts of a mask that SAM is asked about at most
+    sam_prompts_at_once: int = _number(32, 1, 100_000)  # prompts or points in one decoder batch: time and memory alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """The presets: named instances of the configuration.
 
 `default` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of the authors'
-configs where it gives none; `official-*` add what the authors' release does differently, setting by setting.
+configs where it gives none; `paper-*-sam` add SAM to them, `official-*` what the authors' release does differently,
+setting by setting.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from clip_as_rnn.config import BUNDLED, VIT_B16, VIT_L14, SegmenterConfig, with_settings
+from clip_as_rnn.config import BUNDLED, SAM_HQ_HUGE, VIT_B16, VIT_L14, SegmenterConfig, with_settings
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
 
@@ -91,6 +92,8 @@ _OFFICIAL_NUMBERS: Mapping[str, Mapping[str, Any]] = {  # where the authors' con
     "context": {"score_threshold": 0.25},
     "refcoco": {"visual_prompts": ("circle",)},
 }
+_SAM: Mapping[str, Any] = {"sam": SAM_HQ_HUGE, "sam_mode": "automatic"}  # thresholds: the paper's are the defaults
+_WITH_SAM = ("voc", "coco-object", "context")  # for which the paper reports it
 
 
 def _presets() -> dict[str, SegmenterConfig]:
@@ -98,6 +101,7 @@ def _presets() -> dict[str, SegmenterConfig]:
     paper |= {name: {**_PAPER, "mode": "referring", "templates": (), **both} for name, both in _REFERRING.items()}
     named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "tiny": _TINY}
     named |= {f"paper-{name}": settings for name, settings in paper.items()}
+    named |= {f"paper-{name}-sam": {**paper[name], **_SAM} for name in _WITH_SAM}
     named |= {
         f"official-{name}": {**settings, **_OFFICIAL, **_OFFICIAL_NUMBERS.get(name, {})}
         for name, settings in paper.items()

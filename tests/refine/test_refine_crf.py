@@ -96,6 +96,26 @@ def test_without_a_crf_marginals_are_the_enlarged_proposals() -> None:
     assert torch.equal(CrfRefiner(crf=False).marginals(photo(), masks), upsample_maps(masks, (32, 48)))
 
 
+@pytest.mark.parametrize("mode", ["semantic", "referring"])
+def test_masks_and_marginals_of_one_inference_are_those_of_two(mode: str) -> None:
+    refiner, masks = CrfRefiner(mode=mode, kernels=KERNELS), soft_masks(3)
+    refined, marginals = refiner.refine_softly(photo(), masks)
+    np.testing.assert_array_equal(refined, refiner.refine(photo(), masks))
+    torch.testing.assert_close(marginals, refiner.marginals(photo(), masks), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["semantic", "referring"])
+@pytest.mark.parametrize(("texts", "is_on", "kept"), [(0, True, 1 << 26), (3, False, 1 << 26), (3, True, 0)])
+def test_marginals_that_are_not_there_or_too_many_are_none(
+    mode: str, texts: int, is_on: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crf, "_FLOATS_KEPT", kept)
+    refiner, masks = CrfRefiner(mode=mode, crf=is_on, kernels=KERNELS), soft_masks(texts)
+    refined, marginals = refiner.refine_softly(photo(), masks)
+    assert marginals is None
+    np.testing.assert_array_equal(refined, refiner.refine(photo(), masks))
+
+
 @pytest.mark.parametrize("is_on", [True, False])
 def test_no_texts_give_nothing_but_background(is_on: bool) -> None:
     nothing = torch.zeros(0, 3, 4)
