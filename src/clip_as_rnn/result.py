@@ -141,6 +141,7 @@ class Segmentation:
         rejections: one per text that was not found, in the order asked.
         trace: every step, if it was asked for.
         seconds: time spent per stage, by name.
+        refinements: with SAM, what was decided about each text's mask, by text.
     """
 
     queries: tuple[str, ...]
@@ -150,6 +151,7 @@ class Segmentation:
     rejections: tuple[Rejection, ...] = ()
     trace: Trace | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    refinements: Mapping[str, Refinement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the rows belong together.

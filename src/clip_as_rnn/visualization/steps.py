@@ -1,7 +1,8 @@
 """The figure of the recurrence: a row per step, a column per text, and what became of each.
 
 A cell shows what was proposed for a text as a heat map over the darkened image, with the classifier's score below it. A
-text that was dropped is crossed out, and its column ends there. The last row shows the masks.
+text that was dropped is crossed out, and its column ends there. With SAM two rows show each mask before it, and SAM's
+masks in its place with the verdict on them. The last row shows the masks.
 """
 
 from collections.abc import Sequence
@@ -110,11 +111,14 @@ def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> Drawing:
     columns = _columns(segmentation.queries, steps)
     shown = _shown_steps(len(steps))
     notes = _notes(len(segmentation.queries), len(columns), len(steps), len(shown))
-    sheet = _new_sheet(image, columns, rows=len(shown) + 1, notes=notes)
+    refined = any(one.pictures for one in segmentation.refinements.values())
+    sheet = _new_sheet(image, columns, rows=len(shown) + (3 if refined else 1), notes=notes)
     _draw_headings(sheet, columns, segmentation)
     for row, k in enumerate(shown):
         _draw_step(sheet, row, k + 1, steps[k], columns)
-    _draw_masks(sheet, len(shown), segmentation, columns)
+    if refined:
+        _draw_refinements(sheet, len(shown), segmentation, columns)
+    _draw_masks(sheet, len(shown) + (2 if refined else 0), segmentation, columns)
     _draw_key(sheet)
     return np.array(sheet.canvas)
 
@@ -221,6 +225,28 @@ def _cross_out(cell: RgbImage) -> None:
     for ink, thickness in ((lettering.BLACK, thin_px + 2), (lettering.WHITE, thin_px)):
         cv2.line(cell, (0, 0), (width - 1, height - 1), ink, thickness, cv2.LINE_AA)
         cv2.line(cell, (0, height - 1), (width - 1, 0), ink, thickness, cv2.LINE_AA)
+
+
+def _draw_refinements(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Sequence[str]) -> None:
+    """Draw two rows: the masks before SAM in their text's color, and SAM's masks in their place, each in its own."""
+    size_hw = sheet.view.shape[:2]
+    decisions = segmentation.refinements
+    replaced = sum(one.replaced for one in decisions.values())
+    sheet.name_row(row, ["Before SAM"])
+    sheet.name_row(row + 1, ["SAM", f"{replaced:,} replaced", f"{len(decisions) - replaced:,} kept"])
+    palette = dict(zip(segmentation.texts, colors(len(segmentation.texts)), strict=True))
+    for column, text in enumerate(columns, 1):
+        pictures = decisions[text].pictures if text in decisions else None
+        if pictures is None:
+            sheet.leave_empty(row, column)
+            sheet.leave_empty(row + 1, column)
+            continue
+        before, candidates = (grow_masks(one, size_hw) for one in (pictures.before[None], pictures.candidates))
+        color = np.array([palette.get(text, lettering.WHITE)], dtype=np.uint8)
+        sheet.paste(row, column, paint_masks(sheet.dimmed, before, np.zeros(1), color))
+        sheet.paste(row + 1, column, paint_masks(sheet.dimmed, candidates, -candidates.sum((1, 2)).astype(float)))
+        verdict = f"IoU {decisions[text].iou:.2f}, {'replaced' if decisions[text].replaced else 'kept'}"
+        sheet.caption(row + 1, column, verdict, lettering.BLACK if decisions[text].replaced else _DROPPED)
 
 
 def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Sequence[str]) -> None:
