@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clip_as_rnn.apps.cli.options import Assignments, Device, DtypeName, Judge, Model, Output
+from clip_as_rnn.apps.cli.options import Assignments, Device, DtypeName, Judge, Model, Output, SamModel
 from clip_as_rnn.apps.cli.parsing import choose, parse_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets.registry import DATASETS, find_dataset
@@ -44,6 +44,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     preset: PresetOrPapers = None,
     model: Model = None,
     classifier: Judge = None,
+    sam: SamModel = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
     set_: Assignments = None,
@@ -60,7 +61,9 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     row = find_dataset(dataset)
     if compare is not None:
         _refuse_beside_comparing({"--ablate": ablate, "--shard": shard, "--save-predictions": save_predictions})
-    models = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    models = {
+        name: value for name, value in (("model", model), ("classifier", classifier), ("sam", sam)) if value is not None
+    }
     settings = {**parse_settings(set_ or ()), **models}
     from clip_as_rnn.apps.cli import evaluate_run
     from clip_as_rnn.evaluation.datasets.vocabulary import Wording

@@ -12,6 +12,9 @@ Model = Annotated[
     str | None, typer.Option("--model", metavar="CLIP", help="What proposes masks: a Hugging Face id, a folder, tiny.")
 ]
 Judge = Annotated[str | None, typer.Option("--classifier", metavar="CLIP", help="What judges masks: likewise.")]
+SamModel = Annotated[
+    str | None, typer.Option("--sam", metavar="SAM", help="Refine the masks by SAM: a Hugging Face id or a folder.")
+]
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", metavar="DIR", help="Where models of the Hub are kept and looked for.")
 ]

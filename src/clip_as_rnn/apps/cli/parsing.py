@@ -21,6 +21,11 @@ def gather_texts(given: Sequence[str], file: Path | None) -> list[str]:
     return [*given, *(_read_lines(file) if file else ())]
 
 
+def gather_models(**names: str | None) -> dict[str, str]:
+    """Collect the settings of those models that were named: `model`, `classifier`, `sam`."""
+    return {setting: name for setting, name in names.items() if name is not None}
+
+
 def _read_lines(file: Path) -> list[str]:
     try:
         with file.open("rb") as stream:

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from clip_as_rnn.apps.cli.options import Assignments, CacheDir, Device, DtypeName, Judge, Model, Output, Preset
+from clip_as_rnn.apps.cli.options import (
+    Assignments,
+    CacheDir,
+    Device,
+    DtypeName,
+    Judge,
+    Model,
+    Output,
+    Preset,
+    SamModel,
+)
 from clip_as_rnn.apps.cli.parsing import gather_texts, parse_settings
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.presets import find_preset
@@ -45,6 +55,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     preset: Preset = "default",
     model: Model = None,
     classifier: Judge = None,
+    sam: SamModel = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
     cache_dir: CacheDir = None,
@@ -62,7 +73,9 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Segment pictures, or clips, by texts: an overlay, a label map, masks and JSON for each."""
     texts = gather_texts(text or (), texts_file)
-    chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    chosen = {
+        name: value for name, value in (("model", model), ("classifier", classifier), ("sam", sam)) if value is not None
+    }
     config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
     from clip_as_rnn.apps.cli.segment_run import Request, run
 
@@ -93,6 +106,7 @@ def demo(
     preset: Preset = "tiny",
     model: Model = None,
     classifier: Judge = None,
+    sam: SamModel = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")] = Path(
         "out/demo"
     ),
@@ -104,6 +118,7 @@ def demo(
         preset=preset,
         model=model,
         classifier=classifier,
+        sam=sam,
         output=output,
         format_=["overlay", "figure", "labels", "json"],
     )

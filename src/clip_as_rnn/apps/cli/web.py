@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clip_as_rnn.apps.cli.console import say
-from clip_as_rnn.apps.cli.options import Device, DtypeName, Judge, Model, Preset
+from clip_as_rnn.apps.cli.options import Device, DtypeName, Judge, Model, Preset, SamModel
 from clip_as_rnn.apps.cli.parsing import choose
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import DependencyError
@@ -42,11 +42,14 @@ def web(  # noqa: PLR0913 - one parameter per option
     preset: Preset = "default",
     model: Model = None,
     classifier: Judge = None,
+    sam: SamModel = None,
     device: Device = "auto",
     dtype: DtypeName = "auto",
 ) -> None:
     """Serve a page on which to try pictures and texts, and to see what the recurrence sees."""
-    chosen = {name: value for name, value in (("model", model), ("classifier", classifier)) if value is not None}
+    chosen = {
+        name: value for name, value in (("model", model), ("classifier", classifier), ("sam", sam)) if value is not None
+    }
     config = with_settings(find_preset(preset), chosen)
     if find_spec("gradio") is None:
         raise DependencyError("The web page needs Gradio; install it with: pip install 'clip-as-rnn[web]'.")
