@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from clip_as_rnn.config import with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.ablation import ablate
 from clip_as_rnn.evaluation.ablation_variants import PARTS, plan_variants
@@ -84,10 +85,26 @@ def test_an_unknown_part_is_an_input_error():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_part_has_variants_for_every_preset_and_no_two_share_a_folder(preset):
-    variants = plan_variants(PRESETS[preset], list(PARTS))
+    variants = plan_variants(with_settings(PRESETS[preset], {"sam": "a/sam"}), list(PARTS))
     folders = [variant.folder for variant in variants if variant.folder != "base"]
     assert len(folders) == len(set(folders))
     assert {variant.part for variant in variants if variant.folder != "base"} == set(PARTS)
+
+
+def test_sam_is_turned_off_and_used_both_ways():
+    config = with_settings(PRESETS["tiny"], {"sam": "a/sam"})
+    variants = {v.name: (v.changes, v.folder) for v in plan_variants(config, ["sam"])}
+    assert variants == {
+        "as set": ({}, "base"),
+        "off": ({"sam": None}, "sam-off"),
+        "prompts": ({"sam_mode": "prompts"}, "base"),
+        "all masks": ({"sam_mode": "automatic"}, "sam-all-masks"),
+    }
+
+
+def test_without_a_sam_its_part_says_how_to_name_one():
+    with pytest.raises(InputError, match=r"^The part 'sam' needs a SAM to change; name one with --sam\.$"):
+        plan_variants(PRESETS["tiny"], ["sam"])
 
 
 def test_the_recurrence_is_turned_off_cut_after_one_filter_and_left_to_run():

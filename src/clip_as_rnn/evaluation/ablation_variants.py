@@ -40,7 +40,7 @@ def plan_variants(
     `selection` and `dtype` are the base's; without a precision none is known to be.
 
     Raises:
-        InputError: an unknown part.
+        InputError: an unknown part, or one that the settings have nothing of.
     """
     variants = [Variant("base", "as set")]
     for part in parts:
@@ -84,6 +84,19 @@ def _prompt_pairs(_: SegmenterConfig) -> Iterator[Variant]:
 def _crf(_: SegmenterConfig) -> Iterator[Variant]:
     yield Variant("crf", "off", {"crf": False})
     yield Variant("crf", "on", {"crf": True})
+
+
+def _sam(config: SegmenterConfig) -> Iterator[Variant]:
+    """Yield no SAM, and both ways of using the one that the settings name.
+
+    Raises:
+        InputError: they name none.
+    """
+    if config.refine.sam is None:
+        raise InputError("The part 'sam' needs a SAM to change; name one with --sam.")
+    yield Variant("sam", "off", {"sam": None})
+    yield Variant("sam", "prompts", {"sam_mode": "prompts"})
+    yield Variant("sam", "all masks", {"sam_mode": "automatic"})
 
 
 def _classifier_depth(_: SegmenterConfig) -> Iterator[Variant]:
@@ -142,6 +155,7 @@ PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "prompts": _prompts,
     "prompt-pairs": _prompt_pairs,
     "crf": _crf,
+    "sam": _sam,
     "classifier-depth": _classifier_depth,
     "proposals": _proposals,
     "contrast": _contrast,
