@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from clip_as_rnn.apps.web.controls import CONTROLS, EXAMPLES, bounded_texts, chosen_settings, offered_presets
+from clip_as_rnn.apps.web.controls import (
+    CONTROLS,
+    EXAMPLES,
+    bounded_texts,
+    chosen_settings,
+    offered_controls,
+    offered_presets,
+)
 from clip_as_rnn.config import SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.presets import PRESETS, find_preset
@@ -21,7 +28,8 @@ def _chosen(name, **changes):
 def test_an_untouched_preset_differs_in_nothing(name):
     """What its controls show, read back, is the preset itself."""
     preset = PRESETS[name]
-    settings = chosen_settings(preset, preset.mode, [control.value(preset) for control in CONTROLS], long_side_px=500)
+    values = [control.value(preset) for control in offered_controls(preset)]
+    settings = chosen_settings(preset, preset.mode, values, long_side_px=500)
     assert with_settings(preset, settings) == preset
 
 
@@ -42,8 +50,28 @@ def test_the_page_opens_with_the_preset_it_was_started_with():
 
 def test_all_presets_are_offered_on_the_loaded_models():
     offered = offered_presets(with_settings(SegmenterConfig(), {"model": "mine", "classifier": "yours"}))
-    assert set(PRESETS) <= set(offered)
+    assert {name for name, preset in PRESETS.items() if preset.refine.sam is None} <= set(offered)
     assert {(config.propose.model, config.classify.classifier) for config in offered.values()} == {("mine", "yours")}
+
+
+def test_presets_made_for_a_sam_are_offered_only_where_the_page_was_started_with_one():
+    """Their grid of points would keep other visitors waiting for minutes."""
+    for started in (PRESETS["default"], with_settings(PRESETS["default"], {"sam": "a/sam"})):
+        assert not any(name.endswith("-sam") for name in offered_presets(started))
+    assert [name for name in offered_presets(PRESETS["paper-voc-sam"]) if name.endswith("-sam")] == ["paper-voc-sam"]
+
+
+def test_a_switch_for_sam_appears_where_one_is_loaded():
+    assert offered_controls(PRESETS["default"]) == CONTROLS
+    started = with_settings(PRESETS["tiny"], {"sam": "a/sam"})
+    for preset in offered_presets(started).values():
+        *_, switch = offered_controls(preset)
+        assert (switch.setting, switch.value(preset)) == ("sam", True)
+        others = [control.value(preset) for control in CONTROLS]
+        for value, sam in ((True, "a/sam"), (False, None)):
+            assert chosen_settings(preset, preset.mode, [*others, value], long_side_px=500)["sam"] == sam
+        with pytest.raises(InputError, match=r"^Expected on or off as 'Refine by SAM'\.$"):
+            chosen_settings(preset, preset.mode, [*others, "a/nother"], long_side_px=500)
 
 
 @pytest.mark.parametrize("setting", ["background_texts", "contrast_texts"])

@@ -17,7 +17,10 @@ CHANGES = {
     "background_texts": ("a, b", "it's"),
     "crf": False,
     "max_side_px": None,
+    "sam": "some/sam folder",
+    "sam_iou_threshold": None,
 }
+MODELS = ("--model", "--classifier", "--sam")
 
 
 def test_the_command_parses_back_to_the_config():
@@ -27,9 +30,17 @@ def test_the_command_parses_back_to_the_config():
     options = list(pairwise(words))
     assert words[:3] == ["car", "segment", "./-my photo.jpg"]
     assert [value for name, value in options if name == "-t"] == ["cat", "--dog's"]
-    models = {name.removeprefix("--"): value for name, value in options if name in ("--model", "--classifier")}
+    models = {name.removeprefix("--"): value for name, value in options if name in MODELS}
     settings = parse_settings([value for name, value in options if name == "--set"])
     assert with_settings(find_preset("default"), {**settings, **models}) == config
+
+
+def test_a_sam_of_the_preset_can_be_turned_off():
+    preset = find_preset("paper-voc-sam")
+    changes = differences(with_settings(preset, {"sam": None}), preset)
+    words = shlex.split(as_command("a.jpg", ["cat"], "paper-voc-sam", changes))
+    assert "--sam" not in words
+    assert with_settings(preset, parse_settings([words[words.index("--set") + 1]])).refine.sam is None
 
 
 def test_the_python_runs_to_the_config(monkeypatch):

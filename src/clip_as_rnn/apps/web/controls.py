@@ -35,25 +35,31 @@ class Control:
     setting: str
     label: str
     explanation: str
-    kind: Literal["share", "choices", "texts", "switch"]
+    kind: Literal["share", "choices", "texts", "switch", "model"]
     choices: tuple[str, ...] = ()
 
     def value(self, config: SegmenterConfig) -> Any:
         """Return what the page's control shows for a config: a number, a list or a truth value."""
         value = flat_settings(config)[self.setting]
+        if self.kind == "model":
+            return value is not None
         return list(value) if isinstance(value, tuple) else value
 
     def setting_of(self, value: Any, preset: SegmenterConfig) -> Any:
         """Return what the config holds for a value of the page's control; of numbers the config knows the range.
 
         Raises:
-            InputError: something that is no list of texts, or too many or too long ones.
+            InputError: something that is no list of texts, or too many or too long ones; no truth value.
         """
         if self.kind == "texts":
             return bounded_texts(value or [], self.label, known=self.value(preset))
         if self.kind == "choices":
             given = bounded_texts(value or [], self.label)
             return tuple(choice for choice in self.choices if choice in given)
+        if self.kind == "model":
+            if not isinstance(value, bool):
+                raise InputError(f"Expected on or off as {self.label!r}.")
+            return flat_settings(preset)[self.setting] if value else None  # the one that is loaded
         return value
 
     def info(self, config: SegmenterConfig) -> str:
@@ -93,6 +99,12 @@ CONTROLS = (
     ),
     Control("crf", "Refine the edges (CRF)", "Draws the masks to the edges in the picture.", "switch"),
 )
+_SAM = Control("sam", "Refine by SAM", "Replaces a mask by SAM's in its place, where the two agree.", "model")
+
+
+def offered_controls(config: SegmenterConfig) -> tuple[Control, ...]:
+    """List the controls: what needs a model that is not loaded is left out."""
+    return CONTROLS if config.refine.sam is None else (*CONTROLS, _SAM)
 
 
 def bounded_texts(texts: Any, label: str, *, known: Collection[str] = ()) -> tuple[str, ...]:
@@ -117,24 +129,28 @@ def bounded_texts(texts: Any, label: str, *, known: Collection[str] = ()) -> tup
 
 
 def offered_presets(config: SegmenterConfig) -> dict[str, SegmenterConfig]:
-    """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`."""
+    """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`.
+
+    Those that were made for a SAM are offered only if `config` is one: their grid of points takes minutes on a CPU.
+    """
     models = _models(config)
     presets = {name: with_settings(preset, models) for name, preset in PRESETS.items()}
+    presets = {name: one for name, one in presets.items() if one == config or PRESETS[name].refine.sam is None}
     same = [name for name, preset in presets.items() if preset == config]
     own = {name: PRESETS[name] for name in same if _models(PRESETS[name]) == models}
     first = next(iter([*own, *same, AS_STARTED]))
     return {first: config, **presets}
 
 
-def _models(config: SegmenterConfig) -> dict[str, str]:
-    return {"model": config.propose.model, "classifier": config.classify.classifier}
+def _models(config: SegmenterConfig) -> dict[str, str | None]:
+    return {"model": config.propose.model, "classifier": config.classify.classifier, "sam": config.refine.sam}
 
 
 def chosen_settings(preset: SegmenterConfig, mode: str, values: Sequence[Any], long_side_px: int) -> dict[str, Any]:
     """Collect all settings of a run, without the models: the preset, the changes, and a limit for large pictures."""
     settings = {name: value for name, value in flat_settings(preset).items() if name not in _MODELS}
     settings["mode"] = mode
-    for control, value in zip(CONTROLS, values, strict=True):
+    for control, value in zip(offered_controls(preset), values, strict=True):
         chosen = control.setting_of(value, preset)
         if not isinstance(chosen, tuple) or set(chosen) != set(settings[control.setting]):  # their order says nothing
             settings[control.setting] = chosen

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from clip_as_rnn.apps.web import components
-from clip_as_rnn.apps.web.controls import CONTROLS, EXAMPLES, MODES, Control, offered_presets
+from clip_as_rnn.apps.web.controls import EXAMPLES, MODES, Control, offered_controls, offered_presets
 from clip_as_rnn.apps.web.handler import Request, Response, handle
 from clip_as_rnn.apps.web.payload import data_url
 from clip_as_rnn.apps.web.uploads import VisitorFiles, open_picture
@@ -135,7 +135,7 @@ def _draw_inputs(presets: dict[str, SegmenterConfig]) -> _Inputs:
     mode = gr.Radio(list(MODES), value=presets[first].mode, label="Mode")
     preset = gr.Dropdown(list(presets), value=first, label="Preset", info=_SAME_MODELS)
     with gr.Accordion("Advanced", open=False):
-        controls = [_draw_control(control, presets[first]) for control in CONTROLS]
+        controls = [_draw_control(control, presets[first]) for control in offered_controls(presets[first])]
     filled = partial(_filled, presets)
     preset.input(filled, preset, [mode, *controls], queue=False, api_visibility="private")
     return _Inputs(picture, texts, mode, preset, controls, find, cancel)
@@ -161,7 +161,7 @@ def _draw_control(control: Control, preset: SegmenterConfig) -> Any:
             return gr.Slider(0, 1, value, step=0.01, label=control.label, info=info)
         case "choices":
             return gr.CheckboxGroup(list(control.choices), value=value, label=control.label, info=info)
-        case "switch":
+        case "switch" | "model":
             return gr.Checkbox(value, label=control.label, info=info)
         case "texts":
             return components.text_tags(control.setting, control.label, info=info, value=value)
@@ -171,8 +171,9 @@ def _filled(presets: dict[str, SegmenterConfig], name: Any) -> Any:
     """Fill the controls with a preset's values and explanations."""
     if name not in list(presets):
         return gr.skip()
-    preset, kinds = presets[name], {"share": gr.Slider, "choices": gr.CheckboxGroup, "switch": gr.Checkbox}
-    controls = (kinds.get(one.kind, gr.HTML)(value=one.value(preset), info=one.info(preset)) for one in CONTROLS)
+    preset, kinds = presets[name], {"share": gr.Slider, "choices": gr.CheckboxGroup, "texts": gr.HTML}
+    offered = offered_controls(preset)
+    controls = (kinds.get(one.kind, gr.Checkbox)(value=one.value(preset), info=one.info(preset)) for one in offered)
     return [preset.mode, *controls]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from clip_as_rnn.config import SegmenterConfig, flat_settings
 
-_MODELS = ("model", "classifier")
+_MODELS = ("model", "classifier", "sam")
 
 
 def differences(config: SegmenterConfig, base: SegmenterConfig) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def as_command(image: str, texts: Sequence[str], preset: str, changes: Mapping[s
         words += ["-t", text]
     words += ["--preset", preset]
     for name, value in changes.items():
-        words += [f"--{name}", value] if name in _MODELS else ["--set", f"{name}={_assigned(value)}"]
+        words += [f"--{name}", value] if name in _MODELS and value else ["--set", f"{name}={_assigned(value)}"]
     return shlex.join([*words, "--figure"])
 
 
