@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,9 +11,9 @@ from transformers import Sam2Model
 
 from clip_as_rnn.encoders.hub import BUNDLED_FOLDER
 from clip_as_rnn.errors import DependencyError, InputError, WeightsError
-from clip_as_rnn.refine.sam import weights
+from clip_as_rnn.refine.sam import checkpoint
 from clip_as_rnn.refine.sam.weights import load_sam
-from random_sam import save_random_sam
+from random_sam import random_model, save_random_sam
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ def test_a_pickle_is_not_opened(tmp_path, name):
 def test_a_folder_without_weights_is_no_sam(tmp_path):
     save_random_sam(tmp_path, "sam")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"is no SAM: it holds no \*\.safetensors file\.$"):
+    with pytest.raises(InputError, match=r"is no SAM: it holds no model\.safetensors\.$"):
         load(tmp_path)
 
 
@@ -134,18 +135,18 @@ def test_missing_weights_are_not_made_up(tmp_path):
     stored = load_file(tmp_path / "model.safetensors")
     lost = [name for name in stored if name.startswith("mask_decoder.iou_token")]
     save_file({name: value for name, value in stored.items() if name not in lost}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=rf"lacks the weights {lost[0]}\.$"):
+    with pytest.raises(WeightsError, match=rf"cannot be read: it lacks the weight {lost[0]}\.$"):
         load(tmp_path)
 
 
 def test_an_id_that_cannot_be_fetched_says_how_to_mend_it():
-    with pytest.raises(WeightsError, match=r"hf download nobody/no-sam`, give a local folder with --sam\.$"):
+    with pytest.raises(WeightsError, match=r"hf download nobody/no-sam`, or give a local folder with --sam\.$"):
         load("nobody/no-sam")
 
 
 def test_without_the_extra_the_command_is_named(tmp_path, monkeypatch):
     save_random_sam(tmp_path, "sam_hq")
-    monkeypatch.setattr(weights, "transformers", SimpleNamespace(__version__="4.0"))  # one without it
+    monkeypatch.setattr(checkpoint, "transformers", SimpleNamespace(__version__="4.0"))  # one without it
     with pytest.raises(DependencyError, match=r"needs SamHQModel.*pip install --upgrade 'clip-as-rnn\[sam\]'`\.$"):
         load(tmp_path)
 
@@ -155,3 +156,71 @@ def test_nothing_of_the_folder_is_executed(tmp_path):
     (folder / "evil.py").write_text("raise SystemExit('executed')")
     sam = load(edit(folder, auto_map={"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"}))
     assert sam.family == "sam"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"_attn_implementation": "nobody/evil-kernel"},
+        {"attn_implementation": "nobody/evil-kernel"},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        {"torch_dtype": "float16"},
+    ],
+)
+def test_what_a_config_names_besides_the_model_is_not_looked_up(tmp_path, named):
+    folder = save_random_sam(tmp_path, "sam")
+    plain = load(folder)
+    content = json.loads((folder / "config.json").read_text())
+    sections = {name: {**value, **named} if isinstance(value, dict) else value for name, value in content.items()}
+    (folder / "config.json").write_text(json.dumps({**sections, **named}))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "no/body"}))
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    torch.testing.assert_close(load(folder).encode(image).features, plain.encode(image).features, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("vision_config", {"num_hidden_layers": 1_000_000}),
+        ("vision_config", {"hidden_size": 10**9}),
+        ("vision_config", {"global_attn_indexes": [10**9]}),
+        ("vision_config", {"num_channels": 4}),
+        ("mask_decoder_config", {"iou_head_depth": 100_000}),
+        ("prompt_encoder_config", {"image_size": -5}),
+        ("vision_config", {"hidden_act": "evil"}),
+        ("vision_config", {"num_attention_heads": 0}),
+        ("mask_decoder_config", {"hidden_size": 33}),
+        ("vision_config", {"hidden_size": "wide"}),
+        ("prompt_encoder_config", {"patch_size": 0}),
+    ],
+)
+def test_a_config_of_no_sam_is_refused_in_one_sentence(tmp_path, section, changes):
+    folder = save_random_sam(tmp_path, "sam")
+    content = json.loads((folder / "config.json").read_text())
+    content[section].update(changes)
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=r"^The SAM in '.*' cannot be read: [^\n]*\.$"):
+        load(folder)
+
+
+def test_a_section_that_is_no_object_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match=r"cannot be read: config\.json holds no JSON object as vision_config\.$"):
+        load(edit(save_random_sam(tmp_path, "sam"), vision_config=[1]))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    save_random_sam(tmp_path, "sam2")
+    stored = load_file(tmp_path / "model.safetensors")
+    name = next(iter(stored))
+    stored[name].view(-1)[0] = float("nan")
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"the weight {name} holds values that are no finite numbers\.$"):
+        load(tmp_path)
+
+
+def test_weights_in_several_files_are_joined(tmp_path):
+    whole = load(save_random_sam(tmp_path / "a", "sam"))
+    random_model("sam").save_pretrained(tmp_path / "b", max_shard_size="100KB")
+    assert len(list((tmp_path / "b").glob("*.safetensors"))) > 1
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    torch.testing.assert_close(load(tmp_path / "b").encode(image).features, whole.encode(image).features)

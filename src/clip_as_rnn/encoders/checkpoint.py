@@ -117,8 +117,14 @@ def read_config(folder: Path) -> CLIPConfig:
     return config
 
 
-def read_preprocessor(folder: Path, image_size: int) -> PreprocessorConfig:
-    """Read mean and standard deviation from preprocessor_config.json; CLIP's own where the file or a field is missing.
+def read_preprocessor(
+    folder: Path,
+    image_size: int,
+    *,
+    mean: tuple[float, float, float] = _CLIP_MEAN,
+    std: tuple[float, float, float] = _CLIP_STD,
+) -> PreprocessorConfig:
+    """Read mean and standard deviation from preprocessor_config.json; those given where file or field is missing.
 
     Raises:
         ValueError: they are not three finite numbers each, the deviations above 0.
@@ -126,8 +132,8 @@ def read_preprocessor(folder: Path, image_size: int) -> PreprocessorConfig:
     """
     path = folder / "preprocessor_config.json"
     content = read_json(path) if path.is_file() else {}
-    mean = _three_numbers(content, "image_mean", _CLIP_MEAN)
-    std = _three_numbers(content, "image_std", _CLIP_STD)
+    mean = _three_numbers(content, "image_mean", mean)
+    std = _three_numbers(content, "image_std", std)
     if min(std) <= 0:
         raise ValueError(f"{path.name} has the image_std {list(std)}, but each must be above 0")
     return PreprocessorConfig(image_size, mean, std)

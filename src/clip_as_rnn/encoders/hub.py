@@ -6,16 +6,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from safetensors import SafetensorError
-from transformers import logging as transformers_logging
 
 from clip_as_rnn.config import BUNDLED
 from clip_as_rnn.encoders.checkpoint import (
@@ -185,21 +182,6 @@ def _hash_piece(piece: tuple[Path, int]) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return hashlib.sha256(file.read(_PIECE_BYTES)).digest()
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep the loader's bars and remarks off the terminal while it works."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,94 @@
+"""Reads a SAM's config as plain data: what the computation depends on and nothing else, so that nothing is executed.
+
+Attention kernels, quantizers, adapters and code of a repository's own, which a config can name, are never looked up.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from clip_as_rnn.encoders.checkpoint import read_json
+from clip_as_rnn.errors import DependencyError, InputError
+from clip_as_rnn.refine.sam.model import Family
+
+_FAMILIES: dict[str, tuple[Family, str]] = {  # model_type of config.json: the family, its classes in transformers
+    "sam": ("sam", "Sam"),
+    "sam_hq": ("sam_hq", "SamHQ"),
+    "sam2": ("sam2", "Sam2"),
+    "sam2_video": ("sam2", "Sam2"),  # published checkpoints hold the video model, the image model is a part of it
+}
+_RELATIVES = ("sam", "edgetam")  # how the types of all others begin that descend from SAM
+_SECTIONS = {"vision_config": "Vision", "prompt_encoder_config": "PromptEncoder", "mask_decoder_config": "MaskDecoder"}
+_MAX_SIZE = 2**16
+_MAX_LAYERS = 256
+_LAYERS = ("num_hidden_layers", "iou_head_depth", "blocks_per_stage")
+_COLORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SamDescription:
+    """What a folder's config describes: a family, and the model and its config as transformers know them."""
+
+    family: Family
+    model_class: Any
+    config: Any
+
+
+def read_description(folder: Path) -> SamDescription:
+    """Read config.json.
+
+    Raises:
+        InputError: it describes no SAM, or one of an unknown family.
+        DependencyError: a family that this transformers lacks.
+        ValueError: it is damaged, or describes a SAM that cannot be.
+        OSError: it cannot be read.
+    """
+    content = read_json(folder / "config.json")
+    family, prefix = _find_family(folder, content.get("model_type"))
+    if not hasattr(transformers, f"{prefix}Model"):
+        raise DependencyError(
+            f"The SAM in '{folder}' needs {prefix}Model, which transformers {transformers.__version__} lacks; "
+            "install a newer one with `pip install --upgrade 'clip-as-rnn[sam]'`."
+        )
+    sections = {name: _read_section(content, name, f"{prefix}{part}Config") for name, part in _SECTIONS.items()}
+    config = getattr(transformers, f"{prefix}Config")(**sections)
+    return SamDescription(family, getattr(transformers, f"{prefix}Model"), config)
+
+
+def _find_family(folder: Path, kind: object) -> tuple[Family, str]:
+    if isinstance(kind, str) and kind in _FAMILIES:
+        return _FAMILIES[kind]
+    known = f"known are the types {', '.join(_FAMILIES)}"
+    if isinstance(kind, str) and kind.startswith(_RELATIVES):
+        raise InputError(f"The SAM in '{folder}' is of the family {kind!r}, which is not supported; {known}.")
+    raise InputError(f"The folder '{folder}' is no SAM: its config.json says model_type {kind!r}; {known}.")
+
+
+def _read_section(content: Mapping[str, Any], name: str, class_name: str) -> Any:
+    """Make one part's config of the fields that its own class declares."""
+    section = content.get(name, {})
+    if not isinstance(section, dict):
+        raise ValueError(f"config.json holds no JSON object as {name}")
+    kind = getattr(transformers, class_name)
+    fields = {field: section[field] for field in inspect.get_annotations(kind) if field in section}
+    if "backbone_config" in fields:  # of SAM 2, which knows one kind
+        fields["backbone_config"] = _read_section(section, "backbone_config", "Sam2HieraDetConfig")
+    for field, value in fields.items():
+        _check_size(field, value)
+    return kind(**fields)
+
+
+def _check_size(field: str, value: object) -> None:
+    """Refuse numbers that no SAM has, before anything of that size is made."""
+    highest = _MAX_LAYERS if field in _LAYERS else _MAX_SIZE
+    if isinstance(value, list):
+        for item in value:
+            _check_size(field, item)
+    elif isinstance(value, int) and not 0 <= value <= highest:
+        raise ValueError(f"config.json has the {field} {value!r}, but no SAM has one below 0 or above {highest:,}")
+    elif field == "num_channels" and value != _COLORS:
+        raise ValueError(f"config.json has the {field} {value!r}, but images have {_COLORS}")
