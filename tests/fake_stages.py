@@ -83,6 +83,9 @@ class FakeRefiner:
     def refine(self, image, masks):
         return resize_nearest(masks.numpy() > 0, image.shape[:2])
 
+    def refine_softly(self, image, masks):
+        return self.refine(image, masks), None
+
 
 def fake_segmenter(judge, **settings):
     """Make a segmenter whose classifier is `judge(text, texts left, image)`."""

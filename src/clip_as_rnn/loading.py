@@ -19,6 +19,12 @@ from clip_as_rnn.proposals.base import PatchProposer
 from clip_as_rnn.proposals.grad_cam import GradCamProposer
 from clip_as_rnn.proposals.patch_similarity import PatchSimilarityProposer
 from clip_as_rnn.refine.crf import Bilateral, CrfRefiner, Gaussian
+from clip_as_rnn.refine.sam.automatic import AutomaticRules
+from clip_as_rnn.refine.sam.mask_cache import mask_cache_folder
+from clip_as_rnn.refine.sam.matching import MatchRules
+from clip_as_rnn.refine.sam.model import Sam
+from clip_as_rnn.refine.sam.refiner import SamRefiner, SamRules
+from clip_as_rnn.refine.sam.weights import load_sam
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.stages import Stages
 
@@ -49,24 +55,29 @@ def load_segmenter(  # noqa: PLR0913 - the public door, all but one by keyword
             bundled model always runs in float32 then.
         cache_dir: where models of the Hub are kept and looked for, instead of Hugging Face's own folder.
         text_cache: keep the features of texts on disk from run to run; see `encoders.text_cache`.
-        settings: any setting of `SegmenterConfig` by name.
+        settings: any setting of `SegmenterConfig` by name; `sam` is a Hugging Face id or a folder, as `model` is.
 
     Raises:
         InputError: an unknown preset, setting, device or precision, or a folder that holds no model.
         WeightsError: weights that cannot be had; the message says how to get them.
     """
     config = preset if isinstance(preset, SegmenterConfig) else find_preset(preset)
-    chosen = {name: str(given) for name, given in (("model", model), ("classifier", classifier)) if given is not None}
+    named = {"model": model, "classifier": classifier, "sam": settings.get("sam")}
+    chosen = {name: str(given) for name, given in named.items() if given is not None}
     config = with_settings(config, {**settings, **chosen})
     place = choose_device(device)
     load = partial(_load, device=place, dtype=dtype, cache_dir=cache_dir)
+    sam = None
+    if name := config.refine.sam:
+        sam = load_sam(name, device=place, dtype=choose_dtype(dtype, place, name), cache_dir=cache_dir)
     proposal_encoder = load(config.propose.model)
     same = config.classify.classifier == config.propose.model
     models = ClipModels(
-        names=(config.propose.model, config.classify.classifier),
+        names=(config.propose.model, config.classify.classifier, config.refine.sam),
         proposal_encoder=proposal_encoder,
         classifier_encoder=proposal_encoder if same else load(config.classify.classifier),
         text_cache=cache_file() if text_cache else None,
+        sam=sam,
     )
     return Segmenter(models.build_stages(config), config, models)
 
@@ -117,16 +128,21 @@ def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Pat
 
 
 class ClipModels:
-    """The two CLIPs of a segmenter, which may be one, under the names they were asked for, and their text features."""
+    """The two CLIPs of a segmenter, which may be one, under the names they were asked for, and their text features.
+
+    The SAM, if there is one, comes third.
+    """
 
     def __init__(
         self,
-        names: tuple[str, str],
+        names: tuple[str, str, str | None],
         proposal_encoder: ClipEncoder,
         classifier_encoder: ClipEncoder,
         text_cache: Path | None,
+        sam: Sam | None = None,
     ) -> None:
         self.names = names
+        self.sam = sam
         self.proposal_encoder = proposal_encoder
         self.classifier_encoder = classifier_encoder
         self._proposal_texts = TextCache(proposal_encoder, text_cache)
@@ -137,16 +153,22 @@ class ClipModels:
         """Put stages around the loaded models.
 
         Raises:
-            InputError: the settings ask for other models, or for what these cannot do.
+            InputError: the settings ask for other models, or for what these cannot do; a SAM may be left unused.
         """
-        if (config.propose.model, config.classify.classifier) != self.names:
+        asked = (config.propose.model, config.classify.classifier, config.refine.sam)
+        if asked not in (self.names, (*self.names[:2], None)):
             raise InputError("Other models need a segmenter of their own; call load_segmenter.")
-        return Stages(self._build_proposer(config), self._build_classifier(config), self._build_refiner(config))
+        return Stages(
+            self._build_proposer(config),
+            self._build_classifier(config),
+            self._build_refiner(config),
+            self._build_replacer(config),
+        )
 
     def describe(self) -> Mapping[str, str]:
         """Name the models, what identifies their weights, the device and the precision."""
         proposal, classifier = self.proposal_encoder, self.classifier_encoder
-        return {
+        described = {
             "model": self.names[0],
             "model_fingerprint": proposal.fingerprint,
             "classifier": self.names[1],
@@ -155,6 +177,10 @@ class ClipModels:
             "dtype": str(proposal.dtype).removeprefix("torch."),
             "classifier_dtype": str(classifier.dtype).removeprefix("torch."),
         }
+        if self.sam is not None:
+            described["sam"], described["sam_fingerprint"] = str(self.names[2]), self.sam.fingerprint
+            described["sam_dtype"] = str(self.sam.dtype).removeprefix("torch.")
+        return described
 
     def _build_proposer(self, config: SegmenterConfig) -> PatchProposer:
         proposer = GradCamProposer if config.propose.proposals == "cam" else PatchSimilarityProposer
@@ -186,3 +212,18 @@ class ClipModels:
             background_factor=refine.background_factor,
             device=self.proposal_encoder.device,
         )
+
+    def _build_replacer(self, config: SegmenterConfig) -> SamRefiner | None:
+        refine = config.refine
+        if self.sam is None or refine.sam is None:
+            return None
+        rules = SamRules(
+            way=refine.sam_mode,
+            matching=MatchRules(refine.sam_iom_threshold, refine.sam_overlap_floor, refine.sam_iou_threshold),
+            automatic=AutomaticRules(
+                refine.sam_points_per_side, refine.sam_predicted_iou, refine.sam_stability, refine.sam_box_nms
+            ),
+            parts=refine.sam_parts,
+            at_once=refine.sam_prompts_at_once,
+        )
+        return SamRefiner(self.sam, rules, cache=mask_cache_folder())

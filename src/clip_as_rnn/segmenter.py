@@ -17,11 +17,11 @@ from clip_as_rnn.io.images import ImageSource, read_image
 from clip_as_rnn.io.video import VideoSource, open_video
 from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.prompts.queries import check_texts
-from clip_as_rnn.result import Proposal, Rejection, Segmentation, Trace
+from clip_as_rnn.result import Proposal, Refinement, Rejection, Segmentation, Trace
 from clip_as_rnn.stages import Callback, Models, Progress, Stages
 from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject
 from clip_as_rnn.timing import Stopwatch
-from clip_as_rnn.types import Scores
+from clip_as_rnn.types import LabelMap, Masks, Scores
 
 
 class Segmenter:
@@ -126,8 +126,7 @@ class Segmenter:
         self._recur(states, report)
         segmentations = []
         for state in states:
-            report(Progress("refine", len(state.steps), len(state.active)))
-            segmentations.append(self._finish(state, trace=trace))
+            segmentations.append(self._finish(state, report, trace=trace))
         return segmentations
 
     def _recur(self, states: Sequence[State], report: Callback) -> None:
@@ -163,14 +162,30 @@ class Segmenter:
             proposer_state = self.stages.proposer.init_state(image.proposer_encoding, texts.proposer_encoding)
         return State(image, texts, proposer_state, np.arange(len(texts.queries)), stopwatch)
 
-    def _finish(self, state: State, *, trace: bool) -> Segmentation:
-        """Refine the last proposals of the texts that passed, and say of the others in which step they fell."""
-        last, queries = state.steps[-1], state.texts.queries
+    def _refine(
+        self, state: State, report: Callback, *, trace: bool
+    ) -> tuple[LabelMap | Masks, Mapping[str, Refinement]]:
+        """Refine the last proposals of the texts that passed, by SAM too if there is one."""
+        report(Progress("refine", len(state.steps), len(state.active)))
+        limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
+        image, maps = limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
         with state.stopwatch.measure("refine"):
-            limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
-            refined = self.stages.refiner.refine(
-                limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
+            if self.stages.replacer is None:
+                return self.stages.refiner.refine(image, maps), {}
+            refined, probabilities = self.stages.refiner.refine_softly(image, maps)
+        report(Progress("sam", len(state.steps), len(state.active)))
+        scores = state.steps[-1].scores[list(state.steps[-1].kept)]
+        with state.stopwatch.measure("sam"):
+            replaced, decisions = self.stages.replacer.refine(
+                state.image.replacer_encoding, refined, scores, probabilities=probabilities, trace=trace
             )
+        return replaced, {state.texts.queries[state.active[i]]: decisions[i] for i in sorted(decisions)}
+
+    def _finish(self, state: State, report: Callback, *, trace: bool) -> Segmentation:
+        """Refine the masks of the texts that passed, and say of the others in which step they fell."""
+        last, queries = state.steps[-1], state.texts.queries
+        refined, refinements = self._refine(state, report, trace=trace)
+        with state.stopwatch.measure("refine"):
             kept, rejections = state.active, reject(state.steps, self.config)
             if self.config.refine.drop_empty_masks:
                 refined, found = drop_empty(refined, len(kept))
@@ -186,6 +201,7 @@ class Segmenter:
             "rejections": tuple(rejections[text] for text in queries if text in rejections),
             "trace": Trace(tuple(state.steps)) if trace else None,
             "seconds": dict(state.stopwatch.seconds),
+            "refinements": refinements,
         }
         if refined.dtype != bool:
             return Segmentation.from_label_map(refined, **described)
@@ -202,8 +218,16 @@ class Segmenter:
             resized = limit_size(pixels, self.config.max_side_px)
             proposer_encoding = self.stages.proposer.encode_image(resized)
             classifier_encoding = self.stages.classifier.encode_image(resized)
-        seconds = stopwatch.seconds["encode_image"]
-        return EncodedImage(pixels, resized, proposer_encoding, classifier_encoding, self.stages, seconds)
+            replacer_encoding = self.stages.replacer.encode_image(pixels) if self.stages.replacer else None
+        return EncodedImage(
+            pixels,
+            resized,
+            proposer_encoding,
+            classifier_encoding,
+            replacer_encoding,
+            self.stages,
+            stopwatch.seconds["encode_image"],
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Do all that depends on the texts alone.

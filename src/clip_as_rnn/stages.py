@@ -1,4 +1,4 @@
-"""The three stages of a segmenter, the models they are made of, and what a run reports of them."""
+"""The stages of a segmenter, the models they are made of, and what a run reports of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 from clip_as_rnn.classifiers.base import MaskClassifier
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.proposals.base import MaskProposer
-from clip_as_rnn.refine.base import MaskRefiner
+from clip_as_rnn.refine.base import MaskRefiner, MaskReplacer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,6 +17,7 @@ class Stages:
     proposer: MaskProposer
     classifier: MaskClassifier
     refiner: MaskRefiner
+    replacer: MaskReplacer | None = None
 
 
 @runtime_checkable
@@ -35,12 +36,12 @@ class Progress:
     """What a segmentation is about to do.
 
     Attributes:
-        stage: encode, propose, classify or refine.
+        stage: encode, propose, classify, refine, or with SAM also sam.
         step: of the recurrence, from 1; 0 before it.
         texts: how many texts, of all images at hand, the work is about.
     """
 
-    stage: Literal["encode", "propose", "classify", "refine"]
+    stage: Literal["encode", "propose", "classify", "refine", "sam"]
     step: int
     texts: int
 

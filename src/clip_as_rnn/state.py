@@ -21,7 +21,7 @@ class EncodedImage:
     Attributes:
         pixels: the image as it came.
         resized: as both encoders are given it.
-        proposer_encoding, classifier_encoding: what the two stages made of it; each reads its own alone.
+        proposer_encoding, classifier_encoding, replacer_encoding: what the stages made of it; each reads its own alone.
         stages: those that encoded it.
         seconds: that it took.
     """
@@ -30,6 +30,7 @@ class EncodedImage:
     resized: ResizedImage
     proposer_encoding: Any
     classifier_encoding: Any
+    replacer_encoding: Any
     stages: Stages
     seconds: float
 

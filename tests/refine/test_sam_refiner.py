@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from clip_as_rnn.refine.base import MaskReplacer
 from clip_as_rnn.refine.sam import match_masks
 from clip_as_rnn.refine.sam.automatic import AutomaticRules, generate_masks
 from clip_as_rnn.refine.sam.frame import Preprocessing, place
@@ -44,6 +45,11 @@ class FakeSam(Sam):
         return SamMasks(masks, torch.tensor([[0.1, 0.9, 0.2]]).expand(len(boxes), 3))
 
 
+def refine(refiner, image, *masks, **options):
+    """Refine with an image that SAM has not seen."""
+    return refiner.refine(refiner.encode_image(image), *masks, **options)
+
+
 def mask_of(*boxes, size_hw=(32, 48)):
     mask = np.zeros(size_hw, bool)
     for top, bottom, left, right in boxes:
@@ -56,7 +62,7 @@ SCORES = np.array([0.5, 0.9])
 
 
 def test_a_mask_that_sam_agrees_with_takes_sams_edges():
-    refined, decisions = SamRefiner(FakeSam(), PROMPTS).refine(IMAGE, ROUGH[None], SCORES[:1])
+    refined, decisions = refine(SamRefiner(FakeSam(), PROMPTS), IMAGE, ROUGH[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], mask_of((4, 20, 4, 20)))
     assert list(decisions) == [0]
     decision = decisions[0]
@@ -66,7 +72,7 @@ def test_a_mask_that_sam_agrees_with_takes_sams_edges():
 
 
 def test_a_mask_that_sam_disagrees_with_stays():
-    refined, decisions = SamRefiner(FakeSam(moved=8), PROMPTS).refine(IMAGE, ROUGH[None], SCORES[:1])
+    refined, decisions = refine(SamRefiner(FakeSam(moved=8), PROMPTS), IMAGE, ROUGH[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], ROUGH)
     assert not decisions[0].replaced
     assert decisions[0].reason == "kept: IoU 0.34 not above 0.7"
@@ -74,7 +80,7 @@ def test_a_mask_that_sam_disagrees_with_stays():
 
 def test_without_a_gate_sam_has_the_last_word():
     rules = SamRules("prompts", MatchRules(0.6, 0.05, None), GRID, parts=8, at_once=32)
-    refined, decisions = SamRefiner(FakeSam(moved=8), rules).refine(IMAGE, ROUGH[None], SCORES[:1])
+    refined, decisions = refine(SamRefiner(FakeSam(moved=8), rules), IMAGE, ROUGH[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], mask_of((4, 20, 12, 28)))
     assert decisions[0].reason == "replaced, IoU 0.34, no gate"
 
@@ -82,7 +88,7 @@ def test_without_a_gate_sam_has_the_last_word():
 def test_empty_masks_stay_empty_and_are_not_asked_about():
     sam = FakeSam()
     found = np.stack([np.zeros((32, 48), bool), ROUGH])
-    refined, decisions = SamRefiner(sam, PROMPTS).refine(IMAGE, found, SCORES)
+    refined, decisions = refine(SamRefiner(sam, PROMPTS), IMAGE, found, SCORES)
     assert not refined[0].any()
     assert list(decisions) == [1]
     assert sam.batches == [1]
@@ -94,7 +100,7 @@ def test_empty_masks_stay_empty_and_are_not_asked_about():
 def test_where_nothing_was_found_sam_does_not_look(found):
     sam = FakeSam()
     scores = np.zeros(2 if found.ndim == 2 else len(found))
-    refined, decisions = SamRefiner(sam, PROMPTS).refine(IMAGE, found, scores)
+    refined, decisions = refine(SamRefiner(sam, PROMPTS), IMAGE, found, scores)
     assert (refined.shape, decisions, sam.encoded) == (found.shape, {}, 0)
 
 
@@ -102,7 +108,7 @@ def test_one_image_pass_and_full_batches_serve_all_texts():
     sam = FakeSam()
     found = np.stack([mask_of((0, 10, 0, 10), (20, 30, 20, 30))] * 5)  # ten parts
     rules = SamRules("prompts", MATCHING, GRID, parts=8, at_once=4)
-    SamRefiner(sam, rules).refine(IMAGE, found, np.linspace(0, 1, 5))
+    refine(SamRefiner(sam, rules), IMAGE, found, np.linspace(0, 1, 5))
     assert sam.encoded == 1
     assert sam.batches == [4, 4, 2]
 
@@ -110,7 +116,7 @@ def test_one_image_pass_and_full_batches_serve_all_texts():
 def test_several_parts_are_several_boxes():
     sam = FakeSam()
     mask = mask_of((0, 10, 0, 10), (20, 30, 20, 30))
-    refined, _ = SamRefiner(sam, PROMPTS).refine(IMAGE, mask[None], SCORES[:1])
+    refined, _ = refine(SamRefiner(sam, PROMPTS), IMAGE, mask[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], mask)
     assert sam.batches == [2]
 
@@ -118,7 +124,7 @@ def test_several_parts_are_several_boxes():
 def test_parts_that_are_not_asked_about_stay():
     mask = mask_of((0, 10, 0, 10), (20, 30, 20, 30))
     rules = SamRules("prompts", MATCHING, GRID, parts=1, at_once=32)
-    refined, _ = SamRefiner(FakeSam(moved=1), rules).refine(IMAGE, mask[None], SCORES[:1])
+    refined, _ = refine(SamRefiner(FakeSam(moved=1), rules), IMAGE, mask[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], mask_of((0, 10, 1, 11), (20, 30, 20, 30)))
 
 
@@ -128,7 +134,7 @@ def test_in_a_label_map_the_higher_score_keeps_a_pixel_that_both_claim(scores, w
     labels = np.where(mask_of((0, 20, 0, 20)), 1, 0) + np.where(mask_of((0, 20, 20, 40)), 2, 0)
     labels[0:2, 19] = 2  # each frame now reaches into the other text
     labels[18:20, 20] = 1
-    refined, _ = SamRefiner(FakeSam(), PROMPTS).refine(IMAGE, labels, np.array(scores))
+    refined, _ = refine(SamRefiner(FakeSam(), PROMPTS), IMAGE, labels, np.array(scores))
     assert (refined[:20, 19:21] == winner).all()
     assert (refined[:20, :19] == 1).all()
     assert (refined[:20, 21:40] == 2).all()
@@ -136,24 +142,24 @@ def test_in_a_label_map_the_higher_score_keeps_a_pixel_that_both_claim(scores, w
 
 def test_a_stack_of_masks_may_overlap():
     found = np.stack([mask_of((0, 20, 0, 20)), mask_of((0, 20, 10, 40))])
-    refined, _ = SamRefiner(FakeSam(), PROMPTS).refine(IMAGE, found, SCORES)
+    refined, _ = refine(SamRefiner(FakeSam(), PROMPTS), IMAGE, found, SCORES)
     np.testing.assert_array_equal(refined, found)
 
 
 def test_masks_of_a_shrunk_image_return_at_its_full_size():
     small = mask_of((2, 10, 2, 10), size_hw=(16, 24))
-    refined, _ = SamRefiner(FakeSam(), PROMPTS).refine(IMAGE, small[None], SCORES[:1])
+    refined, _ = refine(SamRefiner(FakeSam(), PROMPTS), IMAGE, small[None], SCORES[:1])
     np.testing.assert_array_equal(refined[0], mask_of((4, 20, 4, 20)))
     labels = small.astype(np.int64)
-    again, _ = SamRefiner(FakeSam(moved=9), PROMPTS).refine(IMAGE, labels, SCORES[:1])
+    again, _ = refine(SamRefiner(FakeSam(moved=9), PROMPTS), IMAGE, labels, SCORES[:1])
     np.testing.assert_array_equal(again, mask_of((4, 20, 4, 20)))
 
 
 def test_probabilities_are_shown_as_log_odds_and_masks_without_them():
     sam = FakeSam()
     probabilities = torch.from_numpy(np.where(ROUGH, 0.9, 0.2)).float()[None]
-    SamRefiner(sam, PROMPTS).refine(IMAGE, ROUGH[None], SCORES[:1], probabilities=probabilities)
-    SamRefiner(sam, PROMPTS).refine(IMAGE, ROUGH[None], SCORES[:1])
+    refine(SamRefiner(sam, PROMPTS), IMAGE, ROUGH[None], SCORES[:1], probabilities=probabilities)
+    refine(SamRefiner(sam, PROMPTS), IMAGE, ROUGH[None], SCORES[:1])
     (odds, plain) = sam.prompted
     assert odds[10, 10] == pytest.approx(np.log(9), abs=1e-4)
     assert odds[30, 40] == pytest.approx(np.log(0.25), abs=1e-4)
@@ -163,9 +169,9 @@ def test_probabilities_are_shown_as_log_odds_and_masks_without_them():
 def test_a_trace_keeps_small_pictures_of_what_was_decided():
     image = np.zeros((640, 960, 3), np.uint8)
     mask = np.kron(ROUGH, np.ones((20, 20), bool))
-    _, plain = SamRefiner(FakeSam(), PROMPTS).refine(image, mask[None], SCORES[:1])
+    _, plain = refine(SamRefiner(FakeSam(), PROMPTS), image, mask[None], SCORES[:1])
     assert plain[0].pictures is None
-    refined, decisions = SamRefiner(FakeSam(), PROMPTS).refine(image, mask[None], SCORES[:1], trace=True)
+    refined, decisions = refine(SamRefiner(FakeSam(), PROMPTS), image, mask[None], SCORES[:1], trace=True)
     pictures = decisions[0].pictures
     assert pictures.before.shape == pictures.after.shape == (214, 320)
     assert pictures.candidates.shape == (1, 214, 320)
@@ -191,13 +197,13 @@ def test_the_papers_way_is_matching_with_all_of_sams_masks(sam):
     expected = match_masks(masks, stack, iom_threshold=0.6, overlap_floor=0.05, iou_threshold=0.1)
     rules = SamRules("automatic", MatchRules(0.6, 0.05, 0.1), GRID, parts=8, at_once=32)
     scores = np.array([0.3, 0.9, 0.5])
-    refined, decisions = SamRefiner(sam, rules).refine(IMAGE, masks, scores)
+    refined, decisions = refine(SamRefiner(sam, rules), IMAGE, masks, scores)
     np.testing.assert_array_equal(refined, expected)
     assert set(decisions) == {0, 1, 2}
     painted = np.zeros_like(labels)
     for i in (0, 2, 1):  # rising scores
         painted[expected[i]] = i + 1
-    np.testing.assert_array_equal(SamRefiner(sam, rules).refine(IMAGE, labels, scores)[0], painted)
+    np.testing.assert_array_equal(refine(SamRefiner(sam, rules), IMAGE, labels, scores)[0], painted)
 
 
 @pytest.mark.parametrize("rules", [PROMPTS, AUTOMATIC])
@@ -205,8 +211,8 @@ def test_the_order_of_the_texts_does_not_matter(sam, rules):
     masks, _ = blobs(seed=3)
     scores = np.array([0.3, 0.9, 0.5])
     order = [2, 0, 1]
-    straight, _ = SamRefiner(sam, rules).refine(IMAGE, masks, scores)
-    turned, _ = SamRefiner(sam, rules).refine(IMAGE, masks[order], scores[order])
+    straight, _ = refine(SamRefiner(sam, rules), IMAGE, masks, scores)
+    turned, _ = refine(SamRefiner(sam, rules), IMAGE, masks[order], scores[order])
     np.testing.assert_array_equal(straight[order], turned)
 
 
@@ -214,23 +220,40 @@ def test_the_order_of_the_texts_does_not_matter(sam, rules):
 @pytest.mark.parametrize("size_hw", [(1, 40), (40, 1), (1, 1)])
 def test_images_of_one_line_work(sam, rules, size_hw):
     image = np.zeros((*size_hw, 3), np.uint8)
-    refined, _ = SamRefiner(sam, rules).refine(image, np.ones((1, *size_hw), bool), SCORES[:1])
+    refined, _ = refine(SamRefiner(sam, rules), image, np.ones((1, *size_hw), bool), SCORES[:1])
     assert refined.shape == (1, *size_hw)
 
 
 def test_where_sam_finds_nothing_all_masks_stay(sam):
     masks, labels = blobs()
     rules = SamRules("automatic", MATCHING, AutomaticRules(2, 1e6, 0.9, 0.7), parts=8, at_once=32)
-    refined, decisions = SamRefiner(sam, rules).refine(IMAGE, masks, np.ones(3))
+    refined, decisions = refine(SamRefiner(sam, rules), IMAGE, masks, np.ones(3))
     np.testing.assert_array_equal(refined, masks)
     assert {one.reason for one in decisions.values()} == {"kept: SAM found no mask in this image"}
-    np.testing.assert_array_equal(SamRefiner(sam, rules).refine(IMAGE, labels, np.ones(3))[0], labels)
+    np.testing.assert_array_equal(refine(SamRefiner(sam, rules), IMAGE, labels, np.ones(3))[0], labels)
 
 
 def test_automatic_masks_are_made_once_per_image(sam, tmp_path, monkeypatch):
     masks, _ = blobs()
-    first, _ = SamRefiner(sam, AUTOMATIC, cache=tmp_path).refine(IMAGE, masks, np.ones(3))
+    first, _ = refine(SamRefiner(sam, AUTOMATIC, cache=tmp_path), IMAGE, masks, np.ones(3))
     monkeypatch.setattr(sam, "encode", lambda image: pytest.fail("encoded again"))
-    again, _ = SamRefiner(sam, AUTOMATIC, cache=tmp_path).refine(IMAGE, masks, np.ones(3))
+    again, _ = refine(SamRefiner(sam, AUTOMATIC, cache=tmp_path), IMAGE, masks, np.ones(3))
     np.testing.assert_array_equal(first, again)
     assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize("rules", [PROMPTS, AUTOMATIC])
+def test_an_image_is_encoded_when_it_is_first_asked_about_and_once(sam, rules, monkeypatch):
+    encoded, encode = [], sam.encode
+    monkeypatch.setattr(sam, "encode", lambda image: encoded.append(1) or encode(image))
+    refiner = SamRefiner(sam, rules)
+    image = refiner.encode_image(IMAGE)
+    assert not encoded
+    first, _ = refiner.refine(image, blobs()[0], np.ones(3))
+    second, _ = refiner.refine(image, blobs()[0], np.ones(3))
+    np.testing.assert_array_equal(first, second)
+    assert len(encoded) == 1
+
+
+def test_it_is_a_mask_replacer(sam):
+    assert isinstance(SamRefiner(sam, PROMPTS), MaskReplacer)

@@ -67,6 +67,9 @@ class MadeUpRefiner:
         grown = torch.nn.functional.interpolate(masks[None], image.shape[:2])[0] if len(masks) else masks
         return grown.numpy() > 0.5 if len(masks) else np.zeros((0, *image.shape[:2]), bool)
 
+    def refine_softly(self, image: np.ndarray, masks: torch.Tensor) -> tuple[np.ndarray, None]:
+        return self.refine(image, masks), None
+
 
 class MadeUpModels:
     """Nothing was loaded."""

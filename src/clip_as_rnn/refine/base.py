@@ -1,8 +1,12 @@
 """What the last stage offers: from soft masks over patches to the masks the user gets."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from clip_as_rnn.result import Refinement
+from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, Scores, SoftMasks
 
 
 @runtime_checkable
@@ -16,3 +20,25 @@ class MaskRefiner(Protocol):
             Semantic mode: one label map (h, w), 0 for background and i + 1 for text i. Referring mode: masks
             (n, h, w), which may overlap. No texts give an empty label map or no masks.
         """
+
+    def refine_softly(self, image: RgbImage, masks: PatchMaps) -> tuple[LabelMap | Masks, SoftMasks | None]:
+        """Refine as `refine` does, and give the probability of each text at each pixel, (n, h, w), if there is one."""
+
+
+@runtime_checkable
+class MaskReplacer(Protocol):
+    """Replaces masks by better ones of the same things, where it finds such."""
+
+    def encode_image(self, image: RgbImage) -> Any:
+        """Do, or put off, what depends on the image alone."""
+
+    def refine(
+        self,
+        image: Any,
+        found: LabelMap | Masks,
+        scores: Scores,
+        *,
+        probabilities: SoftMasks | None = None,
+        trace: bool = False,
+    ) -> tuple[Int[ndarray, "H W"] | Bool[ndarray, "n H W"], dict[int, Refinement]]:
+        """Return a label map or masks, as given, at the image's size, and what was decided, by the text's row."""

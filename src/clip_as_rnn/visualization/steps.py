@@ -241,7 +241,7 @@ def _draw_refinements(sheet: _Sheet, row: int, segmentation: Segmentation, colum
             sheet.leave_empty(row, column)
             sheet.leave_empty(row + 1, column)
             continue
-        before, candidates = (grow_masks(one, size_hw) for one in (pictures.before[None], pictures.candidates))
+        before, candidates = (resize_nearest(one, size_hw) for one in (pictures.before[None], pictures.candidates))
         color = np.array([palette.get(text, lettering.WHITE)], dtype=np.uint8)
         sheet.paste(row, column, paint_masks(sheet.dimmed, before, np.zeros(1), color))
         sheet.paste(row + 1, column, paint_masks(sheet.dimmed, candidates, -candidates.sum((1, 2)).astype(float)))

@@ -31,6 +31,7 @@ _STAGES = {  # the segmenter's names of its stages, for people
     "propose": "Propose masks",
     "classify": "Judge masks",
     "refine": "Refine the masks",
+    "sam": "Refine the masks by SAM",
     "write": "Write pictures and files",
 }
 
@@ -131,6 +132,7 @@ def reporter(job: Job, texts: int, config: SegmenterConfig) -> Callback:
             "propose": f"Step {progress.step} of at most {most_steps}: proposing {masks}",
             "classify": f"Judging {masks}",
             "refine": "Refining the edges (CRF)" if config.refine.crf else "Finishing the masks",
+            "sam": "Refining the masks by SAM",
         }
         job.report(messages[progress.stage])
 

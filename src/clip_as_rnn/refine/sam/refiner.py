@@ -1,7 +1,8 @@
 """The last stage with SAM: masks after the dense CRF in, masks that follow SAM's edges out, where both agree."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -13,11 +14,11 @@ from numpy import ndarray
 from clip_as_rnn.refine.sam.automatic import AutomaticMasks, AutomaticRules, generate_masks
 from clip_as_rnn.refine.sam.mask_cache import cache_name, read_masks, write_masks
 from clip_as_rnn.refine.sam.matching import Candidates, Match, MatchRules, join, judge, match_each
-from clip_as_rnn.refine.sam.model import Sam
+from clip_as_rnn.refine.sam.model import Sam, SamImage
 from clip_as_rnn.refine.sam.prompts import Answers, Parts, Prompt, ask, make_prompts, split_parts
 from clip_as_rnn.refine.sam.text_masks import TextMasks
 from clip_as_rnn.result import Refinement, RefinementPictures
-from clip_as_rnn.types import LabelMap, Mask, Masks, ResizedImage, RgbImage, Scores, SoftMasks
+from clip_as_rnn.types import LabelMap, Mask, Masks, RgbImage, Scores, SoftMasks
 
 _PICTURE_SIDE_PX = 320  # of the masks kept for a trace
 
@@ -41,11 +42,35 @@ class SamRules:
     at_once: int
 
 
+class ImageForSam:
+    """One image, which SAM looks at when it is first asked about, and once."""
+
+    def __init__(self, pixels: RgbImage, sam: Sam, find_all: Callable[["ImageForSam"], AutomaticMasks]) -> None:
+        self.pixels = pixels
+        self._sam = sam
+        self._find_all = find_all
+
+    @cached_property
+    def encoded(self) -> SamImage:
+        """Pass the image through SAM's encoder."""
+        return self._sam.encode(self.pixels)
+
+    @cached_property
+    def all_masks(self) -> AutomaticMasks:
+        """Find everything in the image."""
+        return self._find_all(self)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """One image, the masks found in it as given (`coarse`) and at its size, and the texts to refine, the best last."""
 
-    image: ResizedImage
+    image: ImageForSam
     coarse: TextMasks
     masks: TextMasks
     order: tuple[int, ...]
@@ -60,9 +85,13 @@ class SamRefiner:
         self.rules = rules
         self.cache = cache
 
+    def encode_image(self, image: RgbImage) -> ImageForSam:
+        """Take an image of any size; SAM's work is put off until a mask needs it."""
+        return ImageForSam(image, self.sam, self._find_all)
+
     def refine(
         self,
-        image: ResizedImage,
+        image: ImageForSam,
         found: LabelMap | Masks,
         scores: Scores,
         *,
@@ -72,7 +101,7 @@ class SamRefiner:
         """Refine the masks of one image; empty ones stay empty, and those that SAM disagrees with stay as they are.
 
         Args:
-            image: at its full size.
+            image: what `encode_image` made of it, at its full size.
             found: a label map, or masks that may overlap, at the image's size or at any other.
             scores: one per text. In a label map the text with the higher score keeps a pixel that two masks claim, of
                 equals the later one, as `Segmentation.label_map` paints.
@@ -88,7 +117,7 @@ class SamRefiner:
             InputError: the device has too little memory.
         """
         coarse = TextMasks(found, len(scores))
-        masks = coarse.grow((image.shape[0], image.shape[1]))
+        masks = coarse.grow(image.size_hw)
         areas = masks.areas()
         order = tuple(int(i) for i in np.argsort(scores, kind="stable") if areas[i])
         refined = np.zeros_like(masks.found)
@@ -113,7 +142,7 @@ class SamRefiner:
         if self.rules.way == "prompts":
             yield from self._match_answers(job)
             return
-        candidates = self._all_masks(job.image)
+        candidates = job.image.all_masks
         if len(candidates) == 0:
             yield from ((i, None, candidates) for i in job.order)
         for i, match in match_each(job.masks, candidates, self.rules.matching, job.order):
@@ -121,7 +150,7 @@ class SamRefiner:
 
     def _match_answers(self, job: _Job) -> Iterator[tuple[int, Match, Candidates]]:
         """Ask SAM about the masks, in batches of prompts; what was not asked about joins the answers as it is."""
-        encoded = self.sam.encode(job.image)
+        encoded = job.image.encoded
         waiting: list[tuple[int, Parts]] = []
         prompts: list[Prompt] = []
         for position, i in enumerate(job.order):
@@ -151,14 +180,13 @@ class SamRefiner:
             return job.coarse[index].astype(np.float32)
         return np.asarray(job.probabilities[index].float().cpu())
 
-    def _all_masks(self, image: RgbImage) -> AutomaticMasks:
-        """Find everything in an image, or remember it."""
-        file = self.cache / cache_name(self.sam, image, self.rules.automatic) if self.cache else None
+    def _find_all(self, image: ImageForSam) -> AutomaticMasks:
+        """Find everything in an image, or read it from the disk."""
+        file = self.cache / cache_name(self.sam, image.pixels, self.rules.automatic) if self.cache else None
         known = read_masks(file) if file else None
         if known is not None:
             return known
-        encoded = self.sam.encode(image)
-        masks = generate_masks(self.sam, encoded, self.rules.automatic, points_at_once=self.rules.at_once)
+        masks = generate_masks(self.sam, image.encoded, self.rules.automatic, points_at_once=self.rules.at_once)
         if file:
             write_masks(file, masks)
         return masks

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
@@ -59,11 +58,5 @@ class TextMasks:
         return np.asarray((self.found[window] & mask[window]).sum((1, 2), dtype=np.int64))
 
     def grow(self, size_hw: tuple[int, int]) -> "TextMasks":
-        """Enlarge or shrink all of them, nearest neighbour."""
-        if self.size_hw == size_hw:
-            return self
-        if not self.is_label_map:
-            return TextMasks(resize_nearest(self.found, size_hw), self.count)
-        labels = self.found.astype(np.float32)  # exact below 2^24, and what OpenCV resizes
-        grown = cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return TextMasks(grown.astype(self.found.dtype), self.count)
+        """Enlarge or shrink all of them, nearest neighbor."""
+        return TextMasks(resize_nearest(self.found, size_hw), self.count)
