@@ -13,6 +13,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.loading import choose_device, choose_dtype, load_segmenter
 from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.refine.crf import CrfRefiner
+from random_sam import save_random_sam
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {"model": GOLDEN / "generator", "classifier": GOLDEN / "classifier", "device": "cpu", "dtype": "float32"}
@@ -220,8 +221,9 @@ def test_an_unknown_setting_is_refused_before_anything_is_loaded():
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"tiny"}))
-def test_every_preset_runs_on_given_models(name):
-    segmenter = load_segmenter(name, **MODELS, max_side_px=32, crf_iterations=1)
+def test_every_preset_runs_on_given_models(name, tmp_path):
+    sam = {"sam": save_random_sam(tmp_path, "sam_hq"), "sam_points_per_side": 2} if PRESETS[name].refine.sam else {}
+    segmenter = load_segmenter(name, **MODELS, **sam, max_side_px=32, crf_iterations=1)
     result = segmenter.segment(photo(24, 32), ["cat", "dog"])
     assert result.size_hw == (24, 32)
     assert result.queries == ("cat", "dog")

@@ -168,16 +168,20 @@ def to_json(result: Result) -> dict[str, Any]:
     """Describe a result in numbers, lists and words only.
 
     `classes[v]` names label v of the label map. Boxes are x, y, width, height in pixels from the top left; `rle` is
-    COCO's compressed run-length encoding, column by column.
+    COCO's compressed run-length encoding, column by column. With SAM, `sam` says what was decided about a mask.
     """
     segmentation = result.segmentation
     height, width = segmentation.size_hw
     rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.masks, strict=True)
+    found = [_found(label, *row) for label, row in enumerate(rows, 1)]
+    for one in found:
+        if (refinement := segmentation.refinements.get(one["text"])) is not None:
+            one["sam"] = {"replaced": refinement.replaced, "iou": refinement.iou, "reason": refinement.reason}
     return {
         "size": {"width": width, "height": height},
         "queries": list(segmentation.queries),
         "classes": [BACKGROUND, *segmentation.texts],
-        "found": [_found(label, *row) for label, row in enumerate(rows, 1)],
+        "found": found,
         "rejected": [asdict(rejection) for rejection in segmentation.rejections],
         "seconds": dict(segmentation.seconds),
         **result.about,
