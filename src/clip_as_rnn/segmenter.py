@@ -167,9 +167,9 @@ class Segmenter:
     ) -> tuple[LabelMap | Masks, Mapping[str, Refinement]]:
         """Refine the last proposals of the texts that passed, by SAM too if there is one."""
         report(Progress("refine", len(state.steps), len(state.active)))
-        limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
-        image, maps = limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
         with state.stopwatch.measure("refine"):
+            limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
+            image, maps = limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
             if self.stages.replacer is None:
                 return self.stages.refiner.refine(image, maps), {}
             refined, probabilities = self.stages.refiner.refine_softly(image, maps)
