@@ -14,8 +14,6 @@ from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
 from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE
 
 SEMANTIC = ("voc", "coco-object", "context", "pc459", "ade150", "ade847")
-
-
 WITH_SAM = ("voc", "coco-object", "context")
 REFERRING = ("refcoco", "refcoco+", "refcocog", "gres")
 
