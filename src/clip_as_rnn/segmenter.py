@@ -124,10 +124,7 @@ class Segmenter:
         """Run a few images through the recurrence side by side, and refine what is left."""
         states = [self._start(image, texts) for image in images]
         self._recur(states, report)
-        segmentations = []
-        for state in states:
-            segmentations.append(self._finish(state, report, trace=trace))
-        return segmentations
+        return [self._finish(state, report, trace=trace) for state in states]
 
     def _recur(self, states: Sequence[State], report: Callback) -> None:
         """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more."""
