@@ -31,7 +31,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-crf.md"
 SIZE_HW, LARGE_HW, STAGE_HW = (375, 500), (3000, 4000), (480, 640)
 TEXTS = (20, 150, 1000)
 LABELS = (2, 5, 21)
-NOISE = 2.0  # grey levels; an enlarged photo alone is smoother than one from a camera, and its lattice smaller
+NOISE = 2.0  # gray levels; an enlarged photo alone is smoother than one from a camera, and its lattice smaller
 ITERATIONS = 10
 KERNELS = (Gaussian(xy=1, weight=3), Bilateral(xy=67, rgb=3, weight=4))
 

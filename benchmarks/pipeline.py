@@ -39,7 +39,7 @@ TEXTS = (
 )
 
 
-def random_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
+def untrained_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
     """Make a CLIP with the sizes of ViT-B/16 or ViT-L/14 and random weights; the same ones at every call."""
     large = size == "L/14"
     text = {"hidden_size": 768 if large else 512, "num_attention_heads": 12 if large else 8, "num_hidden_layers": 12}
@@ -59,7 +59,7 @@ def make_segmenter(dtype: torch.dtype, preset: str, **settings: object) -> Segme
     """Put CaR around random CLIPs of the sizes that the paper uses."""
     config = with_settings(PRESETS[preset], settings)
     names = (config.propose.model, config.classify.classifier)
-    models = ClipModels(names, random_clip("B/16", dtype), random_clip("L/14", dtype), text_cache=None)
+    models = ClipModels(names, untrained_clip("B/16", dtype), untrained_clip("L/14", dtype), text_cache=None)
     return Segmenter(models.build_stages(config), config, models)
 
 

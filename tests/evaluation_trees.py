@@ -1,6 +1,6 @@
 """Small data sets in their exact layouts, and a segmenter that knows what it is going to find on them.
 
-Every image of a tree has a size of its own, by which the fake recognises it, whatever JPEG does to its pixels.
+Every image of a tree has a size of its own, by which the fake recognizes it, whatever JPEG does to its pixels.
 """
 
 import dataclasses

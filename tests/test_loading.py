@@ -86,9 +86,9 @@ def test_every_kind_of_image_gives_the_same_result(segmenter, tmp_path):
         assert same(segmenter.segment(kind, TEXTS), expected), type(kind)
 
 
-def test_a_grey_image_is_one_of_three_equal_channels(segmenter):
-    grey = photo(40, 50)[:, :, 0]
-    assert same(segmenter.segment(grey, TEXTS), segmenter.segment(np.stack([grey] * 3, axis=2), TEXTS))
+def test_a_gray_image_is_one_of_three_equal_channels(segmenter):
+    gray = photo(40, 50)[:, :, 0]
+    assert same(segmenter.segment(gray, TEXTS), segmenter.segment(np.stack([gray] * 3, axis=2), TEXTS))
 
 
 def test_a_result_does_not_depend_on_calls_before(segmenter):

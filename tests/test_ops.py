@@ -15,7 +15,7 @@ from clip_as_rnn.ops import components_box_mask, encode_rle, min_max_scale, resi
 
 
 def slow_growth(values, size_hw):
-    """Interpolate bilinearly with half-pixel centres, clamped at the rim, one pixel at a time."""
+    """Interpolate bilinearly with half-pixel centers, clamped at the rim, one pixel at a time."""
     grown = np.zeros(size_hw)
     for y in range(size_hw[0]):
         for x in range(size_hw[1]):

@@ -87,7 +87,7 @@ def test_the_distorted_colors_of_the_crf_are_theirs():
 
 
 def test_without_their_distortion_labels_change():
-    """The setting does something: undistorted colours move more pixels than rounding may."""
+    """The setting does something: undistorted colors move more pixels than rounding may."""
     recorded, meta, result = replay(*CASES[0], crf_image="rgb")
     ids = np.array([0, *(meta["texts"].index(text) + 1 for text in result.texts)])
     assert (ids[result.label_map()] == recorded["labels"]).mean() < 0.9995

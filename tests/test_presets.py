@@ -92,7 +92,7 @@ def test_stuff_of_context_has_marks_of_its_own():
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_paper_presets_have_none_of_the_releases_behaviours(name):
+def test_paper_presets_have_none_of_the_releases_behaviors(name):
     config = PRESETS[f"paper-{name}"]
     settings, plain = flat_settings(config), flat_settings(SegmenterConfig())
     for setting in (
@@ -117,7 +117,7 @@ def test_paper_presets_have_none_of_the_releases_behaviours(name):
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_official_presets_have_all_of_the_releases_behaviours(name):
+def test_official_presets_have_all_of_the_releases_behaviors(name):
     config = PRESETS[f"official-{name}"]
     assert config.propose.background_texts == BACKGROUND_RELEASE
     assert config.propose.first_proposal_template == "{}"

@@ -1,13 +1,19 @@
 """What a segmentation promises of itself."""
 
+import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco
 
 from clip_as_rnn.errors import DependencyError, InputError
-from clip_as_rnn.result import Segmentation, Step
+from clip_as_rnn.result import Rejection, Segmentation, Step
 from fake_results import fake_segmentation
 
 
@@ -72,3 +78,92 @@ def test_without_supervision_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(DependencyError, match="Detections need supervision; install it: pip install supervision"):
         overlapping(0.5).to_supervision()
+
+
+LABELS = np.array([[0, 1, 1, 0], [3, 0, 1, 3]])
+QUERIES = ("cat", "bird", "dog", "sofa")
+
+
+def of_labels(**others):
+    """Make a segmentation of a label map on which the second text found has no pixel."""
+    scores = np.array([0.9, 0.8, 0.7], dtype=np.float32)
+    return Segmentation.from_label_map(LABELS, queries=QUERIES, texts=("cat", "dog", "sofa"), scores=scores, **others)
+
+
+def test_masks_of_a_label_map_are_made_when_first_asked_for_and_once():
+    result = of_labels()
+    result.boxes, result.label_map(), len(result), repr(result), result.size_hw
+    assert vars(result)["masks"] is None
+    assert np.array_equal(result.masks, np.stack([i == LABELS for i in (1, 2, 3)]))
+    assert result.masks is result.masks
+
+
+def test_a_thousand_texts_cost_one_map():
+    labels = np.arange(1000 * 1000).reshape(1000, 1000) % 1001
+    texts = tuple(f"text {i}" for i in range(1000))
+    tracemalloc.start()
+    result = Segmentation.from_label_map(labels, queries=texts, texts=texts, scores=np.ones(1000, dtype=np.float32))
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.size_hw == (1000, 1000)
+    assert taken < labels.nbytes
+
+
+def test_a_label_map_comes_back_as_a_copy():
+    result = of_labels()
+    assert np.array_equal(result.label_map(), LABELS)
+    result.label_map()[:] = 0
+    assert np.array_equal(result.label_map(), LABELS)
+
+
+def test_a_label_without_a_text_is_refused():
+    with pytest.raises(InputError, match=r"labels up to 2, one per text, but got 3\."):
+        Segmentation.from_label_map(LABELS, queries=QUERIES, texts=QUERIES[:2], scores=np.ones(2, dtype=np.float32))
+
+
+def test_a_label_map_of_nothing_has_no_masks_at_its_size():
+    nothing = Segmentation.from_label_map(
+        np.zeros((3, 5), dtype=np.int64), queries=("cat",), texts=(), scores=np.zeros(0, dtype=np.float32)
+    )
+    assert nothing.masks.shape == (0, 3, 5)
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.to_coco() == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(np.int64, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))
+def test_boxes_are_the_extremes_of_the_pixels_of_masks_and_of_labels_alike(labels):
+    texts, scores = ("a", "b", "c"), np.ones(3, dtype=np.float32)
+    of_map = Segmentation.from_label_map(labels, queries=texts, texts=texts, scores=scores)
+    of_masks = Segmentation(texts, texts, np.stack([labels == i for i in (1, 2, 3)]), scores)
+    assert np.array_equal(of_map.boxes, of_masks.boxes)
+    for i, box in enumerate(of_map.boxes.tolist()):
+        rows, columns = np.nonzero(labels == i + 1)
+        slow = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
+        assert box == slow
+
+
+def test_the_length_of_a_segmentation_counts_the_texts_found():
+    assert len(of_labels()) == 3
+    assert len(overlapping(0.5)) == 1
+
+
+def test_a_segmentation_shows_its_size_what_was_found_and_what_was_not():
+    bird = Rejection("bird", 1, 0.2, "score below 0.4")
+    assert repr(of_labels(rejections=(bird,))) == (
+        "Segmentation(4x2, found: cat 0.90, dog 0.80, sofa 0.70; rejected: bird)"
+    )
+    empty = Segmentation(("cat",), (), np.zeros((0, 3, 5), dtype=bool), np.zeros(0, dtype=np.float32))
+    assert repr(empty) == "Segmentation(5x3, found: nothing; rejected: nothing)"
+
+
+@pytest.mark.parametrize("result", [of_labels(), overlapping(0.9, 0.5)], ids=["labels", "masks"])
+def test_annotations_are_those_that_pycocotools_reads(result):
+    annotations = json.loads(json.dumps(result.to_coco(image_id=7)))
+    assert [one["id"] for one in annotations] == [i + 1 for i in range(len(result))]
+    for one, text, mask, score in zip(annotations, result.texts, result.masks, result.scores, strict=True):
+        assert np.array_equal(coco.decode(one["segmentation"]), mask)
+        assert one["area"] == coco.area(one["segmentation"])
+        assert one["bbox"] == coco.toBbox(one["segmentation"]).tolist()
+        assert result.queries[one["category_id"] - 1] == text
+        assert (one["image_id"], one["iscrowd"], one["score"]) == (7, 0, pytest.approx(float(score)))

@@ -1,6 +1,6 @@
 """Draw backgrounds that show no object: plain, graded, two zones, clouds, stripes, blobs, with grain.
 
-Tensors in, tensors out, on any device; knows nothing of objects.
+Tensors in, tensors out, on any device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def draw_backgrounds(count: int, size_hw: tuple[int, int], grain_most: float, ge
         rows = (choice == number).nonzero()[:, 0]
         if len(rows):
             field[rows] = kind(x[rows], y[rows], generator)
-    first, second = _colours(count, generator), _colours(count, generator)
+    first, second = _colors(count, generator), _colors(count, generator)
     # Half of the backgrounds are low in contrast, as most real ones are.
     strength = torch.rand(count, 1, 1, 1, generator=generator, device=device).square()
     second = first + (second - first) * (0.25 + 0.75 * strength)
@@ -36,12 +36,12 @@ def draw_backgrounds(count: int, size_hw: tuple[int, int], grain_most: float, ge
     return (picture + 0.4 * amount[:, :1] * shade + grain_most * amount[:, 1:] * grain).clamp(0, 1)
 
 
-def _colours(count: int, generator: torch.Generator) -> Tensor:
-    colour = torch.rand(count, 3, 1, 1, generator=generator, device=generator.device)
-    gray = colour.mean(1, keepdim=True)
+def _colors(count: int, generator: torch.Generator) -> Tensor:
+    color = torch.rand(count, 3, 1, 1, generator=generator, device=generator.device)
+    gray = color.mean(1, keepdim=True)
     vivid = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
     light = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
-    mixed = gray + (colour - gray) * (0.2 + 0.8 * vivid)
+    mixed = gray + (color - gray) * (0.2 + 0.8 * vivid)
     return mixed + (1 - mixed) * 0.6 * light
 
 

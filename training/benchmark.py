@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from training.concepts import COLOURS, CONCEPTS, CORE_CONCEPTS, CORE_COUNT
+from training.concepts import COLORS, CONCEPTS, CORE_CONCEPTS, CORE_COUNT
 from training.paths import SCENES, WORK
 from training.scenes import SceneRules, SpriteSheet, compose
 from training.sprites import STYLES, Sprites, load_sprites
@@ -41,14 +41,14 @@ RULES = SceneRules(
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One scene: picture (h, w, 3) uint8, owners (h, w), and each object's concept and colour (-1: its own)."""
+    """One scene: picture (h, w, 3) uint8, owners (h, w), and each object's concept and color (-1: its own)."""
 
     picture: np.ndarray
     owners: np.ndarray
     concepts: list[int]
-    colours: list[int]
+    colors: list[int]
 
-    def centre(self, slot: int) -> tuple[float, float]:
+    def center(self, slot: int) -> tuple[float, float]:
         """Mean x and y of an object, as shares of the short side."""
         rows, columns = np.nonzero(self.owners == slot + 1)
         short = min(self.owners.shape)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def benchmark_sprites(sprites: Sprites, *, held_out: bool) -> Sprites:
-    """Choose the drawings of a split: the asked concepts, no one-colour icons."""
+    """Choose the drawings of a split: the asked concepts, no one-color icons."""
     chosen = sprites.of_styles(held_out=held_out)
     rows = (chosen.concept < CORE_COUNT) & (chosen.style != STYLES.index("mono"))
     return Sprites(chosen.rgba[rows], chosen.concept[rows], chosen.style[rows])
@@ -97,12 +97,12 @@ def _draw_plain(
     batch = compose(sheet, count, size_hw, rules, generator)
     pictures = (batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     found = []
-    for picture, owners, concepts, colours in zip(
-        pictures, batch.owners.numpy(), batch.concepts.tolist(), batch.colours.tolist(), strict=True
+    for picture, owners, concepts, colors in zip(
+        pictures, batch.owners.numpy(), batch.concepts.tolist(), batch.colors.tolist(), strict=True
     ):
         numbers = [number for number in concepts if number >= 0]
         if all((owners == slot + 1).mean() > LEAST_SHARE for slot in range(len(numbers))):
-            found.append(Scene(picture, owners, numbers, colours))
+            found.append(Scene(picture, owners, numbers, colors))
     return found
 
 
@@ -147,7 +147,7 @@ def draw_sentences(
         | {"single_share": 0.0, "max_objects": 4, "tint_share": 0.5}
     )
     found: list[tuple[Scene, int, str]] = []
-    wanted = [_by_colour, _by_name, _by_place, _by_place]
+    wanted = [_by_color, _by_name, _by_place, _by_place]
     while len(found) < count:
         kinds = torch.zeros(len(CONCEPTS))
         kinds[chance.sample(range(CORE_COUNT), 3)] = 1.0
@@ -166,13 +166,13 @@ def _by_name(scene: Scene, slot: int) -> list[str]:
     return [f"the {CONCEPTS[scene.concepts[slot]].name}"] if alone else []
 
 
-def _by_colour(scene: Scene, slot: int) -> list[str]:
+def _by_color(scene: Scene, slot: int) -> list[str]:
     """Say "the red car" where there is another car and no other tinted so."""
-    concept, colour = scene.concepts[slot], scene.colours[slot]
-    others = [scene.colours[k] for k, c in enumerate(scene.concepts) if c == concept and k != slot]
-    if colour < 0 or not others or any(other in (colour, -1) for other in others):
+    concept, color = scene.concepts[slot], scene.colors[slot]
+    others = [scene.colors[k] for k, c in enumerate(scene.concepts) if c == concept and k != slot]
+    if color < 0 or not others or any(other in (color, -1) for other in others):
         return []
-    return [f"the {list(COLOURS)[colour]} {CONCEPTS[concept].name}"]
+    return [f"the {list(COLORS)[color]} {CONCEPTS[concept].name}"]
 
 
 def _by_place(scene: Scene, slot: int) -> list[str]:
@@ -185,9 +185,9 @@ def _by_place(scene: Scene, slot: int) -> list[str]:
             fits = [
                 k
                 for k, c in enumerate(scene.concepts)
-                if c == scene.concepts[slot] and sign * (scene.centre(k)[axis] - scene.centre(other)[axis]) > 0
+                if c == scene.concepts[slot] and sign * (scene.center(k)[axis] - scene.center(other)[axis]) > 0
             ]
-            far = sign * (scene.centre(slot)[axis] - scene.centre(other)[axis]) > 0.25
+            far = sign * (scene.center(slot)[axis] - scene.center(other)[axis]) > 0.25
             if fits == [slot] and far:
                 sentences.append(f"the {CONCEPTS[scene.concepts[slot]].name} {words} the {CONCEPTS[concept].name}")
     return sentences

@@ -1,6 +1,6 @@
 """The things the bundled CLIP knows: one name each, its synonyms, and the code points that draw it.
 
-Knows nothing of pictures. The first `CORE_COUNT` concepts are the ones that the benchmark of scenes asks for.
+The first `CORE_COUNT` concepts are the ones that the benchmark of scenes asks for.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ BACKGROUND_TEXTS = (
 )
 
 # sRGB, 0 to 255
-COLOURS = {
+COLORS = {
     "red": (214, 40, 40),
     "orange": (245, 130, 32),
     "yellow": (250, 210, 40),

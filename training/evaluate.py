@@ -22,7 +22,7 @@ from training.marks import blur
 from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
 from training.sprites import Sprites, load_sprites
-from training.step import normalise
+from training.step import normalize
 from training.texts import TEMPLATES, make_tokenizer, tokenize
 from training.towers import Clip, ImageFeatures
 
@@ -40,7 +40,7 @@ class Questions:
 
 
 def evaluation_set(sprites: Sprites, device: torch.device, *, held_out: bool = True) -> Questions:
-    """Draw the fixed scenes of the evaluation: drawings held out, or seen in training; no one-colour icons."""
+    """Draw the fixed scenes of the evaluation: drawings held out, or seen in training; no one-color icons."""
     sheet = SpriteSheet(benchmark_sprites(sprites, held_out=held_out), torch.ones(len(CONCEPTS)), device)
     generator = torch.Generator(device).manual_seed(SEED)
     calm = {"tint_share": 0.0, "empty_share": 0.0, "max_angle": 0.2}
@@ -72,7 +72,7 @@ def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dic
 def encode(model: Clip, images: Tensor) -> ImageFeatures:
     """Encode images in [0, 1] in one go."""
     with torch.autocast(images.device.type, torch.bfloat16):
-        return model.vision(normalise(images))
+        return model.vision(normalize(images))
 
 
 def text_vectors(model: Clip, tokenizer: CLIPTokenizer, texts: list[str], device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """Draw visual prompts on batches: what lies outside a mask is blurred, made gray or blacked out.
 
-Also roughens exact masks, so that training sees masks like those that a proposer makes. Knows nothing of texts.
+Also roughens exact masks, so that training sees masks like those that a proposer makes.
 """
 
 from __future__ import annotations

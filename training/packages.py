@@ -1,7 +1,6 @@
 """Fetch the packages that hold the drawings and their names.
 
 Uses the ordinary clients (`npm pack`, `apt-get download`, `dpkg`) and nothing else; what is already unpacked stays.
-Knows nothing of what is inside.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ SIZE = (384, 288)  # width, height
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a drawing goes: its concept, which of its drawings, centre and longer side in pixels."""
+    """Where a drawing goes: its concept, which of its drawings, center and longer side in pixels."""
 
     name: str
-    centre: tuple[int, int]
+    center: tuple[int, int]
     side_px: int
     variant: int = 0
     style: str = "noto"
@@ -89,7 +89,7 @@ def _paste(picture: Image.Image, sprites: Sprites, placement: Placement) -> None
     if placement.flipped:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     drawing = drawing.resize((placement.side_px, placement.side_px), Image.Resampling.LANCZOS)
-    left, top = (centre - placement.side_px // 2 for centre in placement.centre)
+    left, top = (center - placement.side_px // 2 for center in placement.center)
     picture.paste(drawing, (left, top), drawing)
 
 

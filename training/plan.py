@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from training.restyle import ColourJitter
+from training.restyle import ColorJitter
 from training.scenes import SceneRules
 
 
@@ -26,7 +26,7 @@ _REDRAWN = SceneRules(
     max_objects=3,
     single_share=0.35,
     several_size=(0.28, 0.6),
-    colour_jitter=ColourJitter(gain=0.2, offset=0.08, saturation=0.5, hue=0.15),
+    color_jitter=ColorJitter(gain=0.2, offset=0.08, saturation=0.5, hue=0.15),
     hue_share=0.2,
     warp=0.12,
     redraw_share=0.35,

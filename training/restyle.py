@@ -1,4 +1,4 @@
-"""Draw a sprite as another hand might have: other colours, shading, outline, proportions.
+"""Draw a sprite as another hand might have: other colors, shading, outline, proportions.
 
 What the model should learn of a thing is what all drawings of it share. Tensors in, tensors out, on any device;
 pictures are premultiplied RGBA in [0, 1].
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.concepts import COLOURS
+from training.concepts import COLORS
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -30,8 +30,8 @@ def warp(uv: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColourJitter:
-    """How far natural colours vary: largest change of gain, offset and saturation, and the hue's spread in radians."""
+class ColorJitter:
+    """How far natural colors vary: largest change of gain, offset and saturation, and the hue's spread in radians."""
 
     gain: float = 0.15
     offset: float = 0.06
@@ -39,15 +39,13 @@ class ColourJitter:
     hue: float = 0.12
 
 
-def recolour(
-    layer: Tensor, colour: Tensor, jitter: ColourJitter, far_share: float, generator: torch.Generator
-) -> Tensor:
-    """Tint the objects that have a colour's number; change the others' colours, `far_share` of them beyond nature."""
+def recolor(layer: Tensor, color: Tensor, jitter: ColorJitter, far_share: float, generator: torch.Generator) -> Tensor:
+    """Tint the objects that have a color's number; change the others' colors, `far_share` of them beyond nature."""
     n, device = len(layer), layer.device
     rgb, alpha = layer[:, :3], layer[:, 3:]
     luma = (rgb * torch.tensor(LUMA, device=device).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    palette = torch.tensor(list(COLOURS.values()), device=device, dtype=torch.float32) / 255
-    tint = palette[colour.clamp(min=0)][:, :, None, None]
+    palette = torch.tensor(list(COLORS.values()), device=device, dtype=torch.float32) / 255
+    tint = palette[color.clamp(min=0)][:, :, None, None]
     tint = tint + 0.06 * torch.randn(tint.shape, generator=generator, device=device)
     tinted = tint * (0.45 * alpha + 0.9 * luma)
     chance = torch.rand(3, n, 1, 1, 1, generator=generator, device=device) * 2 - 1
@@ -58,21 +56,21 @@ def recolour(
     )
     natural = (luma + (rgb - luma) * vivid) * gain + offset * alpha
     natural = _turn_hue(natural, jitter.hue, far_share, generator)
-    mixed = torch.where((colour >= 0).view(n, 1, 1, 1), tinted, natural)
+    mixed = torch.where((color >= 0).view(n, 1, 1, 1), tinted, natural)
     return torch.cat([torch.minimum(mixed.clamp(min=0), alpha), alpha], 1)
 
 
-def redraw(layer: Tensor, colour: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def redraw(layer: Tensor, color: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Give `share` of the objects another tone curve, as many a shading, and half as many an outline.
 
-    The curve differs by channel, which changes colours, except for objects that have a colour's number.
+    The curve differs by channel, which changes colors, except for objects that have a color's number.
     """
     n, _, h, w = layer.shape
     device = layer.device
     lot = torch.rand(3, n, 1, 1, 1, generator=generator, device=device)
     rgb, alpha = layer[:, :3], layer[:, 3:]
     gamma = (0.4 * torch.randn(n, 3, 1, 1, generator=generator, device=device)).exp()
-    gamma = torch.where((colour >= 0).view(n, 1, 1, 1), gamma[:, :1], gamma)
+    gamma = torch.where((color >= 0).view(n, 1, 1, 1), gamma[:, :1], gamma)
     curved = (rgb / alpha.clamp(min=1e-3)).clamp(1e-3, 1).pow(gamma) * alpha
     rgb = torch.where(lot[0] < share, curved, rgb)
     rgb = torch.where(lot[1] < share, rgb * _shading(n, (h, w), generator), rgb)
@@ -94,7 +92,7 @@ def _shading(n: int, size_hw: tuple[int, int], generator: torch.Generator) -> Te
 
 
 def _turn_hue(rgb: Tensor, spread: float, far_share: float, generator: torch.Generator) -> Tensor:
-    """Rotate colours about the gray axis: a little for all, a lot for `far_share` of them."""
+    """Rotate colors about the gray axis: a little for all, a lot for `far_share` of them."""
     n, device = len(rgb), rgb.device
     far = torch.rand(n, generator=generator, device=device) < far_share
     angle = torch.randn(n, generator=generator, device=device) * torch.where(far, math.pi / 2, spread)

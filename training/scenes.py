@@ -1,7 +1,6 @@
 """Compose scenes from sprites on tensors, with exact masks.
 
 Every scene says which pixel belongs to which object, so masks, coverage and captions are exact. Runs on any device.
-Knows nothing of texts or models.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.backgrounds import draw_backgrounds
-from training.concepts import COLOURS
-from training.restyle import ColourJitter, recolour, redraw, warp
+from training.concepts import COLORS
+from training.restyle import ColorJitter, recolor, redraw, warp
 from training.sprites import STYLES, Sprites
 
 LEVELS = 3  # sprite sheet at full, half and quarter size, so that small objects are not aliased
@@ -31,8 +30,8 @@ class SceneRules:
     tint_share: float = 0.15
     empty_share: float = 0.03
     max_angle: float = 0.35  # radians
-    colour_jitter: ColourJitter = field(default_factory=ColourJitter)
-    hue_share: float = 0.1  # of the objects in natural colours, whose hue is turned far
+    color_jitter: ColorJitter = field(default_factory=ColorJitter)
+    hue_share: float = 0.1  # of the objects in natural colors, whose hue is turned far
     grain: float = 0.08
     warp: float = 0.0  # of the sprite's half side
     redraw_share: float = 0.0  # of the objects, each for another tone curve and another shading
@@ -40,16 +39,16 @@ class SceneRules:
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """A batch of scenes; slot k of `concepts` and `colours` is the object drawn k-th, -1 where there is none."""
+    """A batch of scenes; slot k of `concepts` and `colors` is the object drawn k-th, -1 where there is none."""
 
     images: Tensor  # (b, 3, h, w) in [0, 1]
     owners: Tensor  # (b, h, w) int64: 0 background, k + 1 slot k
     concepts: Tensor  # (b, slots) int64
-    colours: Tensor  # (b, slots) int64, an index into COLOURS, -1 for natural colours
+    colors: Tensor  # (b, slots) int64, an index into COLORS, -1 for natural colors
 
     def twice(self) -> Scenes:
         """Repeat the batch."""
-        return Scenes(*(torch.cat([part, part]) for part in (self.images, self.owners, self.concepts, self.colours)))
+        return Scenes(*(torch.cat([part, part]) for part in (self.images, self.owners, self.concepts, self.colors)))
 
     def masks(self) -> Tensor:
         """Return the visible mask of every slot: (b, slots, h, w) bool."""
@@ -68,7 +67,7 @@ class SpriteSheet:
         self.concept = torch.from_numpy(sprites.concept).long().to(device)
         mono = torch.from_numpy(sprites.style == STYLES.index("mono")).to(device)
         self.mono = mono
-        # Every concept has its weight, shared by its drawings; one-colour icons count less.
+        # Every concept has its weight, shared by its drawings; one-color icons count less.
         weight = torch.where(mono, 0.25, 1.0)
         per_concept = torch.zeros(len(concept_weights), device=device).index_add_(0, self.concept, weight)
         self.weights = weight * concept_weights.to(device)[self.concept] / per_concept[self.concept]
@@ -92,28 +91,28 @@ def compose(
     owners = torch.zeros(count, *size_hw, dtype=torch.long, device=device)
     numbers, sizes = _choose_sizes(count, rules, generator)
     concepts = torch.full((count, rules.max_objects), -1, device=device)
-    colours = torch.full((count, rules.max_objects), -1, device=device)
-    centres = torch.zeros(count, rules.max_objects, 2, device=device)
+    colors = torch.full((count, rules.max_objects), -1, device=device)
+    centers = torch.zeros(count, rules.max_objects, 2, device=device)
     for slot in range(rules.max_objects):
         rows = (numbers > slot).nonzero()[:, 0]
         if not len(rows):
             break
         chosen = torch.multinomial(sheet.weights, len(rows), replacement=True, generator=generator)
-        centres[rows, slot] = _place(centres[rows, :slot], sizes[rows, slot], size_hw, generator)
-        colour = _choose_colours(sheet.mono[chosen], rules.tint_share, generator)
+        centers[rows, slot] = _place(centers[rows, :slot], sizes[rows, slot], size_hw, generator)
+        color = _choose_colors(sheet.mono[chosen], rules.tint_share, generator)
         reach = sizes[rows, slot]
-        to_sprite = _poses(centres[rows, slot], reach, size_hw, rules.max_angle, generator)
+        to_sprite = _poses(centers[rows, slot], reach, size_hw, rules.max_angle, generator)
         if rules.warp:
             to_sprite = warp(to_sprite, rules.warp, generator)
         layer = _paste(sheet, chosen, to_sprite, reach * min(size_hw))
-        layer = recolour(layer, colour, rules.colour_jitter, rules.hue_share, generator)
+        layer = recolor(layer, color, rules.color_jitter, rules.hue_share, generator)
         if rules.redraw_share:
-            layer = redraw(layer, colour, rules.redraw_share, generator)
+            layer = redraw(layer, color, rules.redraw_share, generator)
         canvas[rows] = layer[:, :3] + canvas[rows] * (1 - layer[:, 3:])
         owners[rows] = torch.where(layer[:, 3] > 0.5, slot + 1, owners[rows])
         concepts[rows, slot] = sheet.concept[chosen]
-        colours[rows, slot] = colour
-    return Scenes(canvas.clamp(0, 1), owners, concepts, colours)
+        colors[rows, slot] = color
+    return Scenes(canvas.clamp(0, 1), owners, concepts, colors)
 
 
 def _choose_sizes(count: int, rules: SceneRules, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -128,7 +127,7 @@ def _choose_sizes(count: int, rules: SceneRules, generator: torch.Generator) -> 
 
 
 def _place(earlier: Tensor, sizes: Tensor, size_hw: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Choose centres, in short sides from the middle, mostly far from the earlier ones: (n, 2) as x, y."""
+    """Choose centers, in short sides from the middle, mostly far from the earlier ones: (n, 2) as x, y."""
     n, tries = len(sizes), 5
     short = min(size_hw)
     half = torch.tensor([size_hw[1] / short, size_hw[0] / short], device=sizes.device) / 2
@@ -142,23 +141,23 @@ def _place(earlier: Tensor, sizes: Tensor, size_hw: tuple[int, int], generator: 
     return spots[torch.arange(n, device=sizes.device), best]
 
 
-def _choose_colours(mono: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    colour = torch.randint(len(COLOURS), mono.shape, generator=generator, device=mono.device)
+def _choose_colors(mono: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    color = torch.randint(len(COLORS), mono.shape, generator=generator, device=mono.device)
     tinted = mono | (torch.rand(mono.shape, generator=generator, device=mono.device) < share)
-    return torch.where(tinted, colour, -1)
+    return torch.where(tinted, color, -1)
 
 
 def _poses(
-    centres: Tensor, sizes: Tensor, size_hw: tuple[int, int], max_angle: float, generator: torch.Generator
+    centers: Tensor, sizes: Tensor, size_hw: tuple[int, int], max_angle: float, generator: torch.Generator
 ) -> Tensor:
     """Turn, mirror and stretch: for every pixel its place in each sprite's own [-1, 1]^2, (n, h, w, 2) as x, y."""
-    n, (h, w), short = len(centres), size_hw, min(size_hw)
-    device = centres.device
+    n, (h, w), short = len(centers), size_hw, min(size_hw)
+    device = centers.device
     angle = (2 * torch.rand(n, generator=generator, device=device) - 1) * max_angle
     flip = torch.where(torch.rand(n, generator=generator, device=device) < 0.5, -1.0, 1.0)
     stretch = 1 + 0.12 * (2 * torch.rand(n, generator=generator, device=device) - 1)
-    x = ((torch.arange(w, device=device) + 0.5 - w / 2) / short).view(1, 1, w) - centres[:, :1, None]
-    y = ((torch.arange(h, device=device) + 0.5 - h / 2) / short).view(1, h, 1) - centres[:, 1:, None]
+    x = ((torch.arange(w, device=device) + 0.5 - w / 2) / short).view(1, 1, w) - centers[:, :1, None]
+    y = ((torch.arange(h, device=device) + 0.5 - h / 2) / short).view(1, h, 1) - centers[:, 1:, None]
     cos, sin, reach = (v.view(n, 1, 1) for v in (angle.cos(), angle.sin(), sizes / 2))
     u = (x * cos + y * sin) / (reach * (flip * stretch).view(n, 1, 1))
     v = (y * cos - x * sin) / (reach / stretch.view(n, 1, 1))

@@ -1,6 +1,6 @@
 """Turn the packages' drawings into one table of small RGBA pictures per concept and style.
 
-The Noto drawing is kept in its own style and never trained on. Knows nothing of scenes.
+The Noto drawing is kept in its own style and never trained on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPRITE_SIDE_PX = 96
 RENDER_SIDE_PX = 192
 HELD_OUT_STYLE = "noto"
 STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", HELD_OUT_STYLE)
-# Icons share only the outline with a drawing. Their colours are dropped, and what a line encloses is filled.
+# Icons share only the outline with a drawing. Their colors are dropped, and what a line encloses is filled.
 _MONO_PACKAGES = (
     *("mdi", "fa6-solid", "game-icons", "ph", "tabler", "mingcute", "pinhead", "whh", "healthicons", "hugeicons"),
     *("fluent-emoji-high-contrast", "emojione-monotone", "icon-park", "streamline-plump-color"),
@@ -206,7 +206,7 @@ def _render_svg(svg: str) -> Image.Image:
 
 @cache
 def _noto_bitmaps(work: Path) -> dict[str, Image.Image]:
-    """Read the colour bitmaps of the Noto font by code point."""
+    """Read the color bitmaps of the Noto font by code point."""
     from fontTools.ttLib import TTFont
 
     font = TTFont(noto_font(work))
@@ -221,7 +221,7 @@ def _noto_bitmaps(work: Path) -> dict[str, Image.Image]:
 
 
 def _to_square(picture: Image.Image) -> np.ndarray:
-    """Crop to what is visible and fit it, centred, into a transparent square."""
+    """Crop to what is visible and fit it, centerd, into a transparent square."""
     box = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
     cropped = picture.crop(box) if box else picture
     scale = SPRITE_SIDE_PX / max(cropped.size)

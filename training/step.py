@@ -55,8 +55,8 @@ class Batch:
     marked: int
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Centre colours as CLIP's processor does."""
+def normalize(images: Tensor) -> Tensor:
+    """Center colors as CLIP's processor does."""
     mean = torch.tensor(PIXEL_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(PIXEL_STD, device=images.device).view(1, 3, 1, 1)
     return (images - mean) / std
@@ -127,7 +127,7 @@ def training_losses(
     """
     truth = measure_truth(batch, model.size.patch_px)
     with torch.autocast(batch.images.device.type, torch.bfloat16):
-        features = model.vision(normalise(batch.images))
+        features = model.vision(normalize(batch.images))
     found: dict[str, Tensor] = {}
     if table is None:
         words = write_words(batch, truth, rng)
@@ -189,29 +189,29 @@ def word_losses(
 def write_words(batch: Batch, truth: Truth, rng: random.Random) -> Words:
     """Write phrases for objects of plain images, and captions of what is visible in marked and plain ones."""
     scenes, marked = batch.scenes, batch.marked
-    concepts, colours = scenes.concepts.tolist(), scenes.colours.tolist()
+    concepts, colors = scenes.concepts.tolist(), scenes.colors.tolist()
     drawn = truth.owners[marked:, :, 1:].sum(1) * (scenes.concepts[marked:] >= 0)
     objects = (drawn > losses.LEAST_PATCHES).nonzero()
     objects[:, 0] += marked
     some = rng.sample(range(len(objects)), min(len(objects), marked // 2))
     chosen = objects[torch.tensor(some, dtype=torch.long)]
-    phrases = [object_phrase(concepts[i][k], colours[i][k], rng) for i, k in chosen.tolist()]
+    phrases = [object_phrase(concepts[i][k], colors[i][k], rng) for i, k in chosen.tolist()]
     left = truth.owners[..., 1:] * truth.visible[..., None]  # b patches slots
     shown = (left.sum(1) > losses.LEAST_PATCHES).tolist()
     h, w = scenes.owners.shape[-2:]
-    centres = _centres(left, round((left.shape[1] * h / w) ** 0.5))
+    centers = _centers(left, round((left.shape[1] * h / w) ** 0.5))
     # Captions cost as much as images, so only a part of the scenes has one.
     captioned = torch.arange(marked - marked // 4, marked + marked // 4)
     captions = []
     for i in captioned.tolist():
         slots = [k for k, concept in enumerate(concepts[i]) if concept >= 0 and shown[i][k]]
-        visible = ([part[i][k] for k in slots] for part in (concepts, colours, centres))
+        visible = ([part[i][k] for k in slots] for part in (concepts, colors, centers))
         captions.append(scene_caption(*visible, rng))
     return Words(captions, captioned, phrases, chosen)
 
 
-def _centres(left: Tensor, rows: int) -> list[list[tuple[float, float]]]:
-    """Find the centre (x, y in [0, 1]) of what is visible of every slot."""
+def _centers(left: Tensor, rows: int) -> list[list[tuple[float, float]]]:
+    """Find the center (x, y in [0, 1]) of what is visible of every slot."""
     b, patches, slots = left.shape
     columns = patches // rows
     grid = left.view(b, rows, columns, slots)
@@ -227,8 +227,8 @@ def _same_sets(shown: Tensor) -> Tensor:
 
 
 def _same_objects(scenes: Scenes, chosen: Tensor) -> Tensor:
-    """Mark pairs of objects that one phrase may fit: same concept, and not two different colours."""
+    """Mark pairs of objects that one phrase may fit: same concept, and not two different colors."""
     concept = scenes.concepts[chosen[:, 0], chosen[:, 1]]
-    colour = scenes.colours[chosen[:, 0], chosen[:, 1]]
-    other = (colour[:, None] != colour[None]) & (colour[:, None] >= 0) & (colour[None] >= 0)
+    color = scenes.colors[chosen[:, 0], chosen[:, 1]]
+    other = (color[:, None] != color[None]) & (color[:, None] >= 0) & (color[None] >= 0)
     return (concept[:, None] == concept[None]) & ~other

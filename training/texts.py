@@ -1,7 +1,4 @@
-"""The words: templates, names, attributes, captions, and the byte-pair tokenizer that is made from them.
-
-Knows nothing of pictures but the numbers of the concepts in them.
-"""
+"""The words: templates, names, attributes, captions, and the byte-pair tokenizer that is made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from training.concepts import BACKGROUND_TEXTS, COLOURS, CONCEPTS
+from training.concepts import BACKGROUND_TEXTS, COLORS, CONCEPTS
 from training.towers import Clip
 
 MERGE_COUNT = 700
@@ -76,23 +73,23 @@ def table_texts(rng: random.Random) -> list[str]:
     return [(any_template(rng) if mixed else shared).format(name) for name in names]
 
 
-def object_phrase(number: int, colour: int, rng: random.Random) -> str:
-    """Write a phrase for one object, with its colour if it has one."""
+def object_phrase(number: int, color: int, rng: random.Random) -> str:
+    """Write a phrase for one object, with its color if it has one."""
     name = any_name(number, rng)
-    phrase = f"{list(COLOURS)[colour]} {name}" if colour >= 0 else name
+    phrase = f"{list(COLORS)[color]} {name}" if color >= 0 else name
     return rng.choice((BARE, "a {}", "the {}", any_template(rng))).format(phrase)
 
 
 def scene_caption(
-    concepts: list[int], colours: list[int], centres: list[tuple[float, float]], rng: random.Random
+    concepts: list[int], colors: list[int], centers: list[tuple[float, float]], rng: random.Random
 ) -> str:
     """Write a caption that names what is drawn; every list has one entry per visible object."""
     if not concepts:
         return rng.choice(BACKGROUND_TEXTS[-7:])
     order = rng.sample(range(len(concepts)), len(concepts))
-    words = [_coloured(concepts[k], colours[k], rng) for k in order]
+    words = [_colored(concepts[k], colors[k], rng) for k in order]
     if len(order) > 1 and rng.random() < 0.3:
-        relation = _relation(centres[order[0]], centres[order[1]])
+        relation = _relation(centers[order[0]], centers[order[1]])
         if relation:
             return f"a {words[0]} {relation} a {words[1]}"
     if len(words) == 1:
@@ -100,13 +97,13 @@ def scene_caption(
     return ", ".join(f"a {word}" for word in words[:-1]) + f" and a {words[-1]}"
 
 
-def _coloured(concept: int, colour: int, rng: random.Random) -> str:
+def _colored(concept: int, color: int, rng: random.Random) -> str:
     name = any_name(concept, rng)
-    return f"{list(COLOURS)[colour]} {name}" if colour >= 0 and rng.random() < 0.8 else name
+    return f"{list(COLORS)[color]} {name}" if color >= 0 and rng.random() < 0.8 else name
 
 
 def _relation(first: tuple[float, float], second: tuple[float, float], margin: float = 0.15) -> str | None:
-    """Say where the first centre lies from the second; None when it is not plain. Coordinates are x, y in [0, 1]."""
+    """Say where the first center lies from the second; None when it is not plain. Coordinates are x, y in [0, 1]."""
     dx, dy = first[0] - second[0], first[1] - second[1]
     if max(abs(dx), abs(dy)) < margin:
         return None
@@ -155,7 +152,7 @@ def _word_counts() -> Counter[str]:
     for concept in CONCEPTS:
         for name in (concept.name, *concept.synonyms):
             counts.update(name.split() * 3)
-    for phrase in (*BACKGROUND_TEXTS, *COLOURS, *TEMPLATES, *_MORE_TEMPLATES, *_PLACES):
+    for phrase in (*BACKGROUND_TEXTS, *COLORS, *TEMPLATES, *_MORE_TEMPLATES, *_PLACES):
         counts.update(word.strip("{}.").lower() for word in phrase.split() * 3)
     counts.pop("", None)
     return counts

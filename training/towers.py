@@ -1,7 +1,6 @@
 """The two towers of a CLIP, written lean for training: the same arithmetic as transformers' `CLIPModel`.
 
 Queries, keys and values are one matrix here and three in the exported model; `export` splits them.
-Knows nothing of pictures' contents or of losses.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class VisionTower(nn.Module):
         self.project = nn.Linear(width, width, bias=False)
 
     def forward(self, images: Tensor) -> ImageFeatures:
-        """Encode normalised images (b, 3, h, w)."""
+        """Encode normalized images (b, 3, h, w)."""
         p = self.patch_px
         b, _, h, w = images.shape
         grid_hw = (h // p, w // p)

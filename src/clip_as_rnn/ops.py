@@ -1,4 +1,4 @@
-"""Arithmetic of maps and masks: scaling, growing, boxes. Knows nothing of CLIP."""
+"""Arithmetic of maps, masks and label maps: scaling, resizing, boxes, run lengths."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ def min_max_scale(maps: PatchMaps) -> PatchMaps:
 
 
 def upsample_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
-    """Interpolate patch maps bilinearly to pixels (half-pixel centres, no antialiasing); on the CPU."""
-    grown = torch.empty(len(maps), *size_hw)
-    for row, patch_map in zip(grown.numpy(), maps.float().cpu().numpy(), strict=True):
+    """Interpolate patch maps bilinearly to pixels (half-pixel centers, no antialiasing); on the CPU."""
+    upsampled = torch.empty(len(maps), *size_hw)
+    for row, patch_map in zip(upsampled.numpy(), maps.float().cpu().numpy(), strict=True):
         cv2.resize(patch_map, size_hw[::-1], dst=row, interpolation=cv2.INTER_LINEAR)
-    return grown
+    return upsampled
 
 
 def resize_nearest(labels: LabelMap | Masks, size_hw: tuple[int, int]) -> Int[ndarray, "H W"] | Bool[ndarray, "n H W"]:

@@ -1,7 +1,4 @@
-"""What a segmentation yields: the texts found, their masks and scores, and how they came about.
-
-Knows nothing of models, files or colours.
-"""
+"""What a segmentation yields: the texts found, their masks and scores, and how they came about."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -12,7 +12,7 @@ from torch import Tensor
 
 RgbImage: TypeAlias = UInt8[ndarray, "h w 3"]  # sRGB, row by row
 ResizedImage: TypeAlias = UInt8[ndarray, "H W 3"]  # the same at another size
-Pixels: TypeAlias = Float[Tensor, "b 3 H W"]  # normalised and sized as the CLIP at hand wants them
+Pixels: TypeAlias = Float[Tensor, "b 3 H W"]  # normalized and sized as the CLIP at hand wants them
 Features: TypeAlias = Float[Tensor, "n d"]  # of length 1
 PatchMaps: TypeAlias = Float[Tensor, "n gh gw"]  # one value per patch
 SoftMasks: TypeAlias = Float[Tensor, "n h w"]  # in [0, 1], one per text

@@ -219,7 +219,7 @@ def test_duplicate_texts_are_merged_and_said(car: Callable[..., Ending], photo: 
 
 
 def test_the_first_frame_of_an_animation_is_said(car: Callable[..., Ending]):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save("clip.gif", save_all=True, append_images=frames[1:])
     end = car("segment", "clip.gif", "-t", "cat", "-f", "json")
     assert (end.code, end.err) == (0, "Note: Of the 2 frames of 'clip.gif' only the first is used.\n")

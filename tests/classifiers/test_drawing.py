@@ -53,10 +53,10 @@ def test_gray_is_laid_on_the_blurred_image_whatever_the_order_asked(image, mask)
     assert np.array_equal(shown[~mask][:, 0], cv2.cvtColor(blurred, cv2.COLOR_BGR2GRAY)[~mask])
 
 
-def test_a_rectangle_is_centred_on_the_mean_pixel_with_the_size_of_the_box(image):
+def test_a_rectangle_is_centerd_on_the_mean_pixel_with_the_size_of_the_box(image):
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:20, 10:30] = True
-    mask[10, 10:50] = True  # box 10 x 40 from (10, 10); the mean lies left and below of its centre
+    mask[10, 10:50] = True  # box 10 x 40 from (10, 10); the mean lies left and below of its center
     rows, columns = np.nonzero(mask)
     y, x = int(rows.mean()), int(columns.mean())
     lines = reds(prepare_prompts(image, ("rectangle",)).show(mask))

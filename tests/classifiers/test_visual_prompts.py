@@ -14,7 +14,7 @@ from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import upsample_maps
-from random_clip import random_clip
+from untrained_clip import untrained_clip
 
 CONFIG = ClassifyConfig(
     mask_threshold=0.5, visual_prompts=("blur", "circle"), templates=("a photo of a {}.", "a large {}")
@@ -26,7 +26,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def clip():
-    clip = random_clip(seed=3)
+    clip = untrained_clip(seed=3)
     clip.logit_scale = 10.0  # so that no score is all but 0 or 1
     return clip
 

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from clip_as_rnn.encoders import clip as clip_module
 from clip_as_rnn.encoders.clip import _interpolate_positions
 from clip_as_rnn.errors import InputError
-from random_clip import random_clip
+from untrained_clip import untrained_clip
 
 TEXTS = ["cat", "a photo of a red car in the scene", "Dog", "x", "a clean origami tvmonitor screen."]
 
@@ -20,7 +20,7 @@ def pixels_of(*shape):
 
 @pytest.fixture(scope="module")
 def clip():
-    return random_clip(layers=4)
+    return untrained_clip(layers=4)
 
 
 def eager(clip, pixels):
@@ -110,7 +110,7 @@ def test_positions_of_the_native_grid_are_untouched():
     assert torch.equal(_interpolate_positions(table, (4, 4)), table)
 
 
-def test_positions_are_interpolated_bilinearly_between_centres():
+def test_positions_are_interpolated_bilinearly_between_centers():
     table = torch.zeros(5, 1)
     table[1:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])  # 2 x 2
     grown = _interpolate_positions(table, (2, 4))[1:, 0].reshape(2, 4)
@@ -145,7 +145,7 @@ def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
 
 def memory_bound(patches_hw, budget, monkeypatch):
     """Return the largest tensor, in numbers, that pulling one direction back makes."""
-    clip, largest = random_clip(), [0]
+    clip, largest = untrained_clip(), [0]
     view = clip.encode_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), attention_layers=0)
     monkeypatch.setattr(clip_module, "_GRADIENT_BYTES", budget)
 

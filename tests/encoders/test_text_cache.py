@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
-from random_clip import random_clip
+from untrained_clip import untrained_clip
 
 TESTS = Path(__file__).parents[1]
 TEXTS = ["cat", "dog", "a red car"]
@@ -19,8 +19,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from clip_as_rnn.encoders.text_cache import TextCache
-from random_clip import random_clip
-clip = random_clip()
+from untrained_clip import untrained_clip
+clip = untrained_clip()
 read = []
 original = clip.encode_text
 clip.encode_text = lambda texts: (read.extend(texts), original(texts))[1]
@@ -37,7 +37,7 @@ def in_another_process(file, *texts):
 
 @pytest.fixture(scope="module")
 def model():
-    return random_clip()
+    return untrained_clip()
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_two_processes_share_one_cache(tmp_path):
 
 def test_other_weights_and_other_precisions_are_kept_apart(clip, tmp_path):
     TextCache(clip, tmp_path / "texts.sqlite")(["cat"])
-    other = random_clip(seed=1)
+    other = untrained_clip(seed=1)
     torch.testing.assert_close(TextCache(other, tmp_path / "texts.sqlite")(["cat"]), other.encode_text(["cat"]))
-    rough = random_clip(dtype=torch.bfloat16)
+    rough = untrained_clip(dtype=torch.bfloat16)
     assert torch.equal(TextCache(rough, tmp_path / "texts.sqlite")(["cat"]), rough.encode_text(["cat"]))
 
 
@@ -108,7 +108,7 @@ def test_a_corrupt_file_costs_time_only(clip, tmp_path):
 
 def test_a_row_of_another_width_is_not_believed(clip, tmp_path):
     file = tmp_path / "texts.sqlite"
-    wide = random_clip(width=24)  # the same fingerprint by mistake
+    wide = untrained_clip(width=24)  # the same fingerprint by mistake
     TextCache(wide, file)(["cat"])
     assert TextCache(clip, file)(["cat"]).shape == (1, 16)
     assert clip.read == ["cat"]

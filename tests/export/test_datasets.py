@@ -1,4 +1,4 @@
-"""Data sets for labelling tools: what their own readers read back is what was found."""
+"""Data sets for labeling tools: what their own readers read back is what was found."""
 
 import json
 from collections.abc import Iterator

@@ -76,7 +76,7 @@ def test_json_keeps_what_was_passed_in_even_names_that_are_not_unicode(result: R
     assert (content["image"], content["settings"]) == ("caf\udce9.png", {"score_threshold": 0.4})
 
 
-def test_the_label_map_reads_back_with_its_colours_and_names(result: Result, tmp_path: Path):
+def test_the_label_map_reads_back_with_its_colors_and_names(result: Result, tmp_path: Path):
     save(result, tmp_path, stem="a", formats=["labels"])
     with Image.open(tmp_path / "a_labels.png") as stored:
         assert stored.mode == "P"

@@ -81,12 +81,12 @@ def test_damaged_exif_leaves_the_picture_as_it_is(photo: np.ndarray, tmp_path: P
     assert read_image(path).shape == photo.shape
 
 
-def test_cmyk_keeps_its_colours(photo: np.ndarray, tmp_path: Path):
+def test_cmyk_keeps_its_colors(photo: np.ndarray, tmp_path: Path):
     path = _saved(tmp_path / "print.jpg", Image.fromarray(photo).convert("CMYK"), quality=95)
     assert np.abs(read_image(path).astype(int) - photo).mean() < 8
 
 
-def test_16_bit_grey_is_scaled_to_8_bits(tmp_path: Path):
+def test_16_bit_gray_is_scaled_to_8_bits(tmp_path: Path):
     deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     for name in ("deep.png", "deep.tif"):
         path = _saved(tmp_path / name, Image.fromarray(deep))
@@ -130,12 +130,12 @@ def test_reading_takes_little_more_memory_than_the_array(
     assert peak < 1.3 * pixels.nbytes
 
 
-def test_float_grey_is_stretched_and_said(tmp_path: Path):
+def test_float_gray_is_stretched_and_said(tmp_path: Path):
     path = _saved(tmp_path / "height.tif", Image.fromarray(np.array([[-1.0, 0.0], [1.0, 3.0]], dtype=np.float32)))
     picture = read_picture(path)
     assert picture.pixels[:, :, 0].tolist() == [[0, 64], [128, 255]]
     assert picture.notes == (
-        f"The grey values of {str(path)!r} have no fixed range; -1 to 3 were stretched to black to white.",
+        f"The gray values of {str(path)!r} have no fixed range; -1 to 3 were stretched to black to white.",
     )
 
 
@@ -174,7 +174,7 @@ def test_other_modes_are_read(mode: str, value: object):
 
 
 def test_the_first_frame_of_an_animation_is_used_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "green", "blue")]
+    frames = [Image.new("RGB", (5, 4), color) for color in ("red", "green", "blue")]
     path = _saved(tmp_path / "clip.gif", frames[0], save_all=True, append_images=frames[1:])
     picture = read_picture(path)
     assert (picture.pixels == [255, 0, 0]).all()

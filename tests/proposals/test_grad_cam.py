@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_as_rnn.proposals.grad_cam import subtract_mean_map
-from random_clip import random_clip
-from random_proposers import every, init_state, make_proposer, texts
+from untrained_clip import untrained_clip
+from untrained_proposers import every, init_state, make_proposer, texts
 
 
 def slow_cams(clip, view, features, background):
@@ -43,7 +43,7 @@ def slow_cams(clip, view, features, background):
     background=st.integers(0, 6),
 )
 def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_hw, count, background):
-    clip = random_clip(seed=seed, layers=layers, heads=heads)
+    clip = untrained_clip(seed=seed, layers=layers, heads=heads)
     clip.logit_scale = 10.0  # beyond, random features saturate the softmax of the slow definition even in float64
     pixels = torch.randn(1, 3, 8 * grid_hw[0], 8 * grid_hw[1], generator=torch.Generator().manual_seed(seed))
     grounds = tuple(f"ground {i}" for i in range(background))
@@ -58,7 +58,7 @@ def test_closed_form_equals_a_backward_pass_per_text(seed, layers, heads, grid_h
 @pytest.mark.parametrize("seed", range(6))
 def test_closed_form_equals_a_backward_pass_per_text_at_the_scale_of_trained_clips(seed):
     """At 100 the shares span thirty powers of ten; of each map's greatest value, single precision leaves 3e-5."""
-    clip = random_clip(seed=seed, layers=2)
+    clip = untrained_clip(seed=seed, layers=2)
     assert clip.logit_scale == pytest.approx(100, abs=0.1)
     proposer = make_proposer(clip, background_texts=("ground", "sky"))
     state = init_state(
@@ -71,7 +71,7 @@ def test_closed_form_equals_a_backward_pass_per_text_at_the_scale_of_trained_cli
 @pytest.mark.parametrize("background", [(), ("ground", "sky")])
 def test_texts_that_hardly_differ_keep_their_digits(background):
     """Their maps are a thousandth of what they share, which must not be pulled back with them."""
-    clip = random_clip(seed=5, heads=3)
+    clip = untrained_clip(seed=5, heads=3)
 
     def encode(asked):
         own = clip.encode_text(asked)
@@ -87,7 +87,7 @@ def test_texts_that_hardly_differ_keep_their_digits(background):
 
 
 def test_more_texts_than_clip_is_wide_take_one_pooled_gradient_per_dimension(monkeypatch):
-    clip = random_clip(width=16)
+    clip = untrained_clip(width=16)
     proposer = make_proposer(clip, background_texts=("ground",))
     asked = texts(40)
     state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), asked)
@@ -106,7 +106,7 @@ def test_more_texts_than_clip_is_wide_take_one_pooled_gradient_per_dimension(mon
 
 
 def test_a_later_step_needs_no_further_pass(monkeypatch):
-    clip = random_clip()
+    clip = untrained_clip()
     clip.logit_scale = 5.0  # so that every text has a share worth losing
     proposer = make_proposer(clip, background_texts=("ground",))
     state = init_state(proposer, clip, torch.randn(1, 3, 32, 32), texts(5))
@@ -119,7 +119,7 @@ def test_a_later_step_needs_no_further_pass(monkeypatch):
 
 
 def test_dropping_a_text_equals_never_having_asked_for_it():
-    clip = random_clip()
+    clip = untrained_clip()
     proposer = make_proposer(clip, background_texts=("ground",), affinity_layers=2)
     pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     state = init_state(proposer, clip, pixels, texts(6), attention_layers=2)
@@ -131,7 +131,7 @@ def test_dropping_a_text_equals_never_having_asked_for_it():
 
 def test_alone_against_the_background_a_text_scales_one_map():
     """In referring mode the softmax of two falls to the scaling: the slow definition, text by text, agrees."""
-    clip = random_clip()
+    clip = untrained_clip()
     proposer = make_proposer(clip, mode="referring", background_texts=("ground", "sky"))
     state = init_state(proposer, clip, torch.randn(1, 3, 40, 32, generator=torch.Generator().manual_seed(2)), texts(4))
     ours = proposer.propose(state, every(4), 1).cams
@@ -142,7 +142,7 @@ def test_alone_against_the_background_a_text_scales_one_map():
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_a_dark_map_is_redone_without_background_if_the_setting_says_so(monkeypatch, fallback):
-    clip = random_clip()
+    clip = untrained_clip()
     grounds = ("ground", "sky")
     proposer = make_proposer(clip, background_texts=grounds, foreground_fallback=fallback)
     state = init_state(proposer, clip, torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(3)), texts(3))

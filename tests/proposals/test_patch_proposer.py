@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from random_clip import random_clip
-from random_proposers import every, make_proposer, texts
+from untrained_clip import untrained_clip
+from untrained_proposers import every, make_proposer, texts
 
 
 def test_background_texts_that_are_asked_for_are_left_out_on_demand():
-    clip = random_clip()
+    clip = untrained_clip()
     for drop, left in ((True, 1), (False, 2)):
         proposer = make_proposer(clip, background_texts=("Sky", "ground"), drop_asked_background=drop)
         assert len(proposer.encode_texts(["sky"]).background) == left
@@ -19,7 +19,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
 
 
 def test_no_attention_is_kept_where_the_affinity_is_off():
-    proposer = make_proposer(random_clip(), background_texts=("sky",))
+    proposer = make_proposer(untrained_clip(), background_texts=("sky",))
     image = proposer.encode_image(IMAGE)
     assert image.affinity is None
     proposal = proposer.propose(proposer.init_state(image, proposer.encode_texts(["cat"])), every(1), 1)
@@ -28,14 +28,14 @@ def test_no_attention_is_kept_where_the_affinity_is_off():
 
 def test_of_an_image_one_matrix_over_its_patches_is_kept():
     """The attention that the affinity was made of took as much again, up to a GiB."""
-    image = make_proposer(random_clip(), affinity_layers=2).encode_image(IMAGE)
+    image = make_proposer(untrained_clip(), affinity_layers=2).encode_image(IMAGE)
     assert image.affinity.shape == (20, 20)
     assert image.features.attention is None
 
 
 @pytest.mark.parametrize("proposals", ["cam", "dense"])
 def test_later_steps_word_the_texts_as_the_setting_says(proposals):
-    clip = random_clip()
+    clip = untrained_clip()
     settings = {"proposals": proposals, "background_texts": ("sky",)}
     both = make_proposer(clip, first_proposal_template="{}", proposal_template="a large {}", **settings)
     later = make_proposer(clip, first_proposal_template="a large {}", proposal_template="a large {}", **settings)

@@ -3,12 +3,12 @@
 import torch
 
 from clip_as_rnn.ops import min_max_scale
-from random_clip import random_clip
-from random_proposers import every, init_state, make_proposer, texts
+from untrained_clip import untrained_clip
+from untrained_proposers import every, init_state, make_proposer, texts
 
 
 def test_dense_maps_are_the_chances_of_each_patch():
-    clip = random_clip()
+    clip = untrained_clip()
     proposer = make_proposer(clip, proposals="dense", background_texts=("ground", "sky"))
     state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
     candidates = clip.encode_text([*texts(3), "ground", "sky"])

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from training.concepts import BACKGROUND_TEXTS, COLOURS, CONCEPTS, CORE_CONCEPTS
+from training.concepts import BACKGROUND_TEXTS, COLORS, CONCEPTS, CORE_CONCEPTS
 from training.losses import concept_shares, named, owner_shares, whole_target
 from training.marks import choose_masks, mark_images
 from training.restyle import redraw
@@ -18,7 +18,7 @@ RULES = SceneRules(max_objects=3, single_share=0.3, several_size=(0.3, 0.5), emp
 
 @pytest.fixture(scope="module")
 def sprites() -> Sprites:
-    """Opaque squares, one colour a concept: what is drawn can be read off the picture."""
+    """Opaque squares, one color a concept: what is drawn can be read off the picture."""
     side = SPRITE_SIDE_PX
     rgba = np.full((8, side, side, 4), 255, dtype=np.uint8)
     rgba[..., :3] = np.random.default_rng(0).integers(0, 256, (8, 1, 1, 3))
@@ -52,7 +52,7 @@ def test_every_mask_belongs_to_an_object_and_no_pixel_to_two(sheet: SpriteSheet)
 
 
 def test_a_mask_covers_exactly_the_pixels_that_the_object_changed(sprites: Sprites):
-    """Squares of one flat colour: inside its mask an object has one colour, and the mask is a filled quadrilateral."""
+    """Squares of one flat color: inside its mask an object has one color, and the mask is a filled quadrilateral."""
     flat = Sprites(sprites.rgba[:1], sprites.concept[:1], sprites.style[:1])
     sheet = SpriteSheet(flat, torch.ones(len(CONCEPTS)), torch.device("cpu"))
     rules = SceneRules(max_objects=1, single_share=1.0, single_size=(0.5, 0.6), tint_share=0.0, empty_share=0.0)
@@ -69,9 +69,9 @@ def test_the_same_seed_draws_the_same_scenes(sheet: SpriteSheet):
     assert not torch.equal(_draw(sheet, 5).images, _draw(sheet, 6).images)
 
 
-def test_one_colour_icons_always_have_a_colour(sheet: SpriteSheet):
+def test_one_color_icons_always_have_a_color(sheet: SpriteSheet):
     scenes = _draw(sheet)
-    assert (scenes.colours[scenes.concepts == 6] >= 0).all()
+    assert (scenes.colors[scenes.concepts == 6] >= 0).all()
 
 
 def test_shares_of_a_patch_add_up_to_one(sheet: SpriteSheet):
@@ -97,8 +97,8 @@ def test_a_small_object_counts_on_a_plain_image_but_not_in_a_mark_that_shows_mos
 def test_another_tone_curve_keeps_the_hue_of_a_tinted_object():
     gray = torch.full((40, 4, 8, 8), 0.5)
     gray[:, 3] = 1
-    colour = torch.arange(40) % 2 - 1  # every other one is tinted
-    curved = redraw(gray, colour, 1.0, torch.Generator().manual_seed(3))
+    color = torch.arange(40) % 2 - 1  # every other one is tinted
+    curved = redraw(gray, color, 1.0, torch.Generator().manual_seed(3))
     middle = curved[:, :3, 4, 4]
     assert middle[1::2].std(1).max() < 1e-5 < middle[::2].std(1).min()
 
@@ -124,9 +124,9 @@ def test_a_mark_leaves_the_inside_of_the_mask_as_it_is(sheet: SpriteSheet):
 def test_a_caption_names_what_is_drawn_and_nothing_else(seed: int):
     rng = random.Random(seed)
     concepts = rng.sample(range(len(CORE_CONCEPTS)), rng.randint(1, 3))
-    colours = [rng.randint(-1, len(COLOURS) - 1) for _ in concepts]
-    centres = [(rng.random(), rng.random()) for _ in concepts]
-    caption = scene_caption(concepts, colours, centres, rng)
+    colors = [rng.randint(-1, len(COLORS) - 1) for _ in concepts]
+    centers = [(rng.random(), rng.random()) for _ in concepts]
+    caption = scene_caption(concepts, colors, centers, rng)
     named_ones = [c for c in concepts if any(name in caption for name in (CONCEPTS[c].name, *CONCEPTS[c].synonyms))]
     is_relation = any(words in caption for words in ("left of", "right of", "above", "below"))
     assert len(named_ones) >= (2 if is_relation else len(concepts))

@@ -33,7 +33,7 @@ def test_colors_are_the_first_of_one_list_and_all_differ():
     assert colors(0).shape == (0, 3)
 
 
-def test_neighbouring_colors_differ_for_every_eye():
+def test_neighboring_colors_differ_for_every_eye():
     """Color-blind eyes, at the worst, see lightness only; among the first seven, hues were chosen by Okabe and Ito."""
     lightness = colors(60).astype(float) @ [0.2126, 0.7152, 0.0722]
     assert all(abs(a - b) > 8 for a, b in pairwise(lightness[7:]))

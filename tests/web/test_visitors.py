@@ -17,7 +17,7 @@ pytestmark = pytest.mark.web
 
 @pytest.fixture
 def picture(tmp_path):
-    path = tmp_path / "grey.png"
+    path = tmp_path / "gray.png"
     Image.fromarray(np.full((60, 80, 3), 120, np.uint8)).save(path)
     return path
 
@@ -116,11 +116,11 @@ def test_two_visitors_get_their_own_results(visit, made_up, picture, tmp_path):
     assert [row.split()[0] for row in second.rows] == ["cat", "dog", "cow"]
     assert first.download("COCO JSON", tmp_path).read_text() != second.download("COCO JSON", tmp_path).read_text()
     expect(second.page.locator(".cm-content").first).to_contain_text("mode=referring")
-    expect(first.page.locator(".cm-content").first).to_contain_text("car segment grey.png")
+    expect(first.page.locator(".cm-content").first).to_contain_text("car segment gray.png")
     expect(first.page.locator(".cm-content").first).not_to_contain_text("mode=referring")
 
 
-def test_a_run_can_be_cancelled_and_the_next_one_works(visit, made_up, picture):
+def test_a_run_can_be_canceled_and_the_next_one_works(visit, made_up, picture):
     visitor = visit(made_up)
     visitor.choose(picture)
     visitor.type("slow", "cancelled")
@@ -128,15 +128,15 @@ def test_a_run_can_be_cancelled_and_the_next_one_works(visit, made_up, picture):
     visitor.await_status("Judging 2 masks")
     expect(visitor.page.get_by_role("button", name="Find", exact=True)).to_be_disabled()
     visitor.page.get_by_role("button", name="Cancel", exact=True).click()
-    visitor.await_status("Cancelled.")
+    visitor.await_status("Canceled.")
     stages_before = made_up.log.read_text().count("refine")
     visitor.page.get_by_role("button", name="Remove slow").click()
     visitor.find()
     visitor.await_status("Found the text in 1 step.")
-    assert made_up.log.read_text().count("refine") == stages_before + 1  # the cancelled run never came so far
+    assert made_up.log.read_text().count("refine") == stages_before + 1  # the canceled run never came so far
 
 
-def test_a_run_that_waits_can_be_cancelled(visit, made_up, picture):
+def test_a_run_that_waits_can_be_canceled(visit, made_up, picture):
     first, second = visit(made_up), visit(made_up)
     for visitor, text in ((first, "slow"), (second, "never asked")):
         visitor.choose(picture)
@@ -146,7 +146,7 @@ def test_a_run_that_waits_can_be_cancelled(visit, made_up, picture):
     second.find()
     second.page.wait_for_timeout(500)
     second.page.get_by_role("button", name="Cancel", exact=True).click()
-    second.await_status("Cancelled.")
+    second.await_status("Canceled.")
     first.await_status("Found the text in 1 step.")
     second.page.wait_for_timeout(500)
     assert "never asked" not in made_up.log.read_text()

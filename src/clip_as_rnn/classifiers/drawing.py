@@ -1,6 +1,6 @@
 """Drawing visual prompts: marks on an image that point CLIP at a mask (Shtedritski et al., ICCV 2023).
 
-Drawn on the whole image at its own size. Knows nothing of models or texts.
+Drawn on the whole image at its own size.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class PromptedImage:
 
     Attributes:
         inside: the image as it is.
-        outside: the image blurred, greyed or blacked out, by the visual prompts asked.
+        outside: the image blurred, grayed or blacked out, by the visual prompts asked.
         lines: the visual prompts that draw lines: circle, rectangle, contour.
     """
 
@@ -36,7 +36,7 @@ class PromptedImage:
     def show(self, mask: Bool[ndarray, "h w"]) -> RgbImage:
         """Draw the visual prompts for one mask: surroundings first, then lines, 1 px and pure red.
 
-        An ellipse or a rectangle is centred on the mean pixel of the mask, not on its box, with the box's width and
+        An ellipse or a rectangle is centerd on the mean pixel of the mask, not on its box, with the box's width and
         height (CaR's release). An empty mask has no lines to draw; all of the image is then outside.
         """
         shown = np.where(mask[:, :, None], self.inside, self.outside)

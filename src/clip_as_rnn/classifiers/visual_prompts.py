@@ -143,8 +143,8 @@ def binarize_proposal(
 
     Without a proposal the image is shown as it is; one that nowhere exceeds the threshold puts all of it outside.
     """
-    grown = upsample_maps(patch_map[None], size_hw)[0]
-    return None if float(grown.sum()) <= 1 else (grown > threshold).numpy()
+    upsampled = upsample_maps(patch_map[None], size_hw)[0]
+    return None if float(upsampled.sum()) <= 1 else (upsampled > threshold).numpy()
 
 
 def _draw(unseen: _Unseen, *, side_px: int, whole: bool) -> ResizedImage:

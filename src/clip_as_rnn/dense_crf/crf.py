@@ -1,6 +1,6 @@
 """Fully connected conditional random field on an image, by mean-field inference.
 
-Every pixel is joined to every other by Gaussian kernels over position and colour (Kraehenbuehl and Koltun, "Efficient
+Every pixel is joined to every other by Gaussian kernels over position and color (Kraehenbuehl and Koltun, "Efficient
 inference in fully connected CRFs with Gaussian edge potentials", 2011, equations in brackets theirs):
 
     E(x) = sum_i psi(x_i) + sum_(i<j) mu(x_i, x_j) sum_k w_k k(f_i, f_j)                            (1), (2)

@@ -245,5 +245,5 @@ def _interpolate_positions(
     if grid_hw == (side, side):
         return table
     square = table[1:].float().T.reshape(1, -1, side, side)
-    grown = functional.interpolate(square, size=grid_hw, mode="bilinear", align_corners=False)
-    return torch.cat([table[:1].float(), grown.flatten(2)[0].T])
+    upsampled = functional.interpolate(square, size=grid_hw, mode="bilinear", align_corners=False)
+    return torch.cat([table[:1].float(), upsampled.flatten(2)[0].T])

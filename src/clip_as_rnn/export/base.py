@@ -1,4 +1,4 @@
-"""What a data set for labelling tools is to those who fill it: pictures go in one by one, in any order.
+"""What a data set for labeling tools is to those who fill it: pictures go in one by one, in any order.
 
 A data set is a folder. What belongs to one picture is in files of its own, which come to their place whole, so that an
 interrupted data set lacks pictures but holds no half ones; `close` makes what concerns all pictures from these files.

@@ -1,6 +1,6 @@
 """Label Studio: predictions to import, one task per picture, with exact brush masks.
 
-`config.xml` is the labelling interface, `tasks.json` all tasks, and `tasks/` the same one by one. Pictures are named as
+`config.xml` is the labeling interface, `tasks.json` all tasks, and `tasks/` the same one by one. Pictures are named as
 Label Studio's local storage finds them, from LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT set to the output folder.
 """
 

@@ -1,8 +1,7 @@
 """From anything that holds a picture to one kind of array: sRGB, 8 bits, upright, opaque.
 
-Knows files, limits and odd encodings; knows nothing of texts or models. Files are never trusted: only still-picture
-formats are opened, and the size is checked before a pixel is decoded. Pixels are converted in bands, so that a picture
-takes little more memory than its decoder and the array do.
+Files are never trusted: only still-picture formats are opened, and the size is checked before a pixel is decoded.
+Pixels are converted in bands, so that a picture takes little more memory than its decoder and the array do.
 """
 
 import ctypes
@@ -198,7 +197,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _converter(image: Image.Image, name: str) -> tuple[Callable[[Image.Image], ndarray], tuple[str, ...]]:
-    """Choose how a band of any mode of Pillow becomes RGB or grey; a second value says what had to be guessed."""
+    """Choose how a band of any mode of Pillow becomes RGB or gray; a second value says what had to be guessed."""
     if image.mode.startswith("I") or image.mode == "F":
         return _gray_converter(image, name)
     if image.has_transparency_data:
@@ -213,7 +212,7 @@ def _gray_converter(image: Image.Image, name: str) -> tuple[Callable[[Image.Imag
     if image.mode != "F" and low >= 0 and high <= _16_BITS:
         return lambda band: _to_gray(np.asarray(band) * (_8_BITS / _16_BITS)), ()
     scale = _8_BITS / (high - low if high > low else 1.0)
-    note = f"The grey values of {name} have no fixed range; {low:g} to {high:g} were stretched to black to white."
+    note = f"The gray values of {name} have no fixed range; {low:g} to {high:g} were stretched to black to white."
     return lambda band: _to_gray((_finite(band) - low) * scale), (note,)
 
 

@@ -135,7 +135,7 @@ def _find_strongest(masks: PatchMaps, size_hw: tuple[int, int]) -> tuple[Float[T
     """Find each pixel's largest soft mask and whose it is (the earlier of equals), enlarging one at a time."""
     best, text = torch.full(size_hw, -1.0), torch.zeros(size_hw, dtype=torch.int64)
     for i in range(len(masks)):
-        grown = upsample_maps(masks[i : i + 1], size_hw)[0]
-        text.masked_fill_(grown > best, i)
-        torch.maximum(best, grown, out=best)
+        upsampled = upsample_maps(masks[i : i + 1], size_hw)[0]
+        text.masked_fill_(upsampled > best, i)
+        torch.maximum(best, upsampled, out=best)
     return best, text

@@ -18,7 +18,7 @@ _OKABE_ITO = (
     (204, 121, 167),
 )
 _GOLDEN_TURN = 0.618033988749895 * 2 * np.pi  # steps of this angle around the hues never come back to where they were
-_LIGHTNESSES = (38.0, 62.0, 86.0, 50.0, 74.0)  # of CIELAB: neighbours in number differ for every eye
+_LIGHTNESSES = (38.0, 62.0, 86.0, 50.0, 74.0)  # of CIELAB: neighbors in number differ for every eye
 _CHROMA = 45.0
 _DIMMED = 0.5
 

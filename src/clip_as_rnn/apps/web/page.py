@@ -260,7 +260,7 @@ def _connect(demo: gr.Blocks, callbacks: _Callbacks, inputs: _Inputs, at_once: i
         api_visibility="undocumented",
     )
     run.then(partial(_buttons, busy=False), None, buttons, **quiet)
-    inputs.cancel.click(_cancelled, None, [status, *buttons], cancels=[run], **quiet)
+    inputs.cancel.click(_canceled, None, [status, *buttons], cancels=[run], **quiet)
     inputs.picture.change(callbacks.admit, inputs.picture, [inputs.picture, status], preprocess=False, **quiet)
     demo.unload(callbacks.leave)
 
@@ -269,5 +269,5 @@ def _buttons(*, busy: bool) -> tuple[gr.Button, gr.Button]:
     return gr.Button(interactive=not busy), gr.Button(interactive=busy)
 
 
-def _cancelled() -> tuple[Any, ...]:
-    return components.status_line("Cancelled.", "done"), *_buttons(busy=False)
+def _canceled() -> tuple[Any, ...]:
+    return components.status_line("Canceled.", "done"), *_buttons(busy=False)

@@ -1,4 +1,4 @@
-"""Small CLIPs with random weights, made in memory: real shapes, no knowledge."""
+"""CLIP models with random weights, small and made in memory: real shapes, no knowledge."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CLIP_PREPARATION = PreprocessorConfig(32, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
-def random_clip(*, seed=0, layers=3, heads=2, patch_px=8, width=16, dtype=torch.float32):
+def untrained_clip(*, seed=0, layers=3, heads=2, patch_px=8, width=16, dtype=torch.float32):
     """Make a CLIP whose features differ from text to text and from image to image."""
     torch.manual_seed(seed)
     tower = {

@@ -1,0 +1,44 @@
+"""The pieces of CLIP's blocks against transformers' own attention, which is asked for its matrices."""
+
+import pytest
+import torch
+
+from clip_as_rnn.encoders.attention import attend, attend_and_average, finish_block, join_heads, run_block, split_heads
+from untrained_clip import untrained_clip
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return untrained_clip(seed=2, heads=3).vision.encoder.layers[0]
+
+
+def tokens_of(images):
+    return torch.randn(images, 13, 24, generator=torch.Generator().manual_seed(4))
+
+
+def test_heads_that_are_split_and_joined_are_the_projected_values(layer):
+    attention, tokens = layer.self_attn, tokens_of(2)
+    _, _, value = split_heads(attention, tokens)
+    assert value.shape == (2, 3, 13, 8)
+    torch.testing.assert_close(join_heads(attention, value), attention.out_proj(attention.v_proj(tokens)))
+
+
+def test_attending_in_plain_operations_is_transformers_own(layer):
+    tokens = tokens_of(2)
+    ours = attend(layer.self_attn, *split_heads(layer.self_attn, tokens))
+    torch.testing.assert_close(ours, layer.self_attn(tokens)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_over_heads_is_that_of_the_patches_alone(layer):
+    tokens = tokens_of(1)
+    attended, mean = attend_and_average(layer.self_attn, tokens)
+    query, key, _ = split_heads(layer.self_attn, tokens)
+    slow = torch.stack([torch.softmax(query[0, i] @ key[0, i].T / 8**0.5, dim=1) for i in range(3)]).mean(0)
+    torch.testing.assert_close(mean, slow[1:, 1:], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(attended, layer.self_attn(tokens)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_block_is_the_same_whether_its_attention_is_kept_or_not(layer):
+    tokens = tokens_of(1)
+    attended, _ = attend_and_average(layer.self_attn, layer.layer_norm1(tokens))
+    torch.testing.assert_close(finish_block(layer, tokens, attended), run_block(layer, tokens), atol=1e-5, rtol=1e-4)
