@@ -21,6 +21,12 @@ from clip_as_rnn.evaluation.datasets.registry import SemanticDataset, find_datas
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 
+REFERENCE_FILES = {
+    "refcoco": "refcoco/refs(unc).p",
+    "refcoco+": "refcoco+/refs(unc).p",
+    "refcocog": "refcocog/refs(umd).p",
+    "refcocog-google": "refcocog/refs(google).p",
+}
 Answers = Mapping[tuple[int, int], Mapping[str, ndarray]]  # image size to text to mask
 
 

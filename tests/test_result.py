@@ -157,6 +157,7 @@ def test_a_segmentation_shows_its_size_what_was_found_and_what_was_not():
     assert repr(empty) == "Segmentation(5x3, found: nothing; rejected: nothing)"
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools predates the keyword of numpy 2
 @pytest.mark.parametrize("result", [of_labels(), overlapping(0.9, 0.5)], ids=["labels", "masks"])
 def test_annotations_are_those_that_pycocotools_reads(result):
     annotations = json.loads(json.dumps(result.to_coco(image_id=7)))

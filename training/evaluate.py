@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
+from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
 from training.benchmark import benchmark_sprites
 from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
 from training.export import load_trained
@@ -23,7 +24,7 @@ from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
 from training.sprites import Sprites, load_sprites
 from training.step import normalize
-from training.texts import TEMPLATES, make_tokenizer, tokenize
+from training.texts import make_tokenizer, tokenize
 from training.towers import Clip, ImageFeatures
 
 SIDE_PX = 192
@@ -77,8 +78,8 @@ def encode(model: Clip, images: Tensor) -> ImageFeatures:
 
 def text_vectors(model: Clip, tokenizer: CLIPTokenizer, texts: list[str], device: torch.device) -> Tensor:
     """Average each text over the templates: (n, d) unit vectors."""
-    prompts = [template.format(text) for text in texts for template in TEMPLATES]
-    vectors = model.text(tokenize(tokenizer, prompts, device)).view(len(texts), len(TEMPLATES), -1)
+    prompts = [template.format(text) for text in texts for template in PHOTO_TEMPLATES]
+    vectors = model.text(tokenize(tokenizer, prompts, device)).view(len(texts), len(PHOTO_TEMPLATES), -1)
     return functional.normalize(vectors.mean(1), dim=-1)
 
 

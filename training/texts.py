@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
 from training.concepts import BACKGROUND_TEXTS, COLORS, CONCEPTS
 from training.towers import Clip
 
@@ -20,24 +21,6 @@ MAX_TOKENS = 77
 BACKGROUND_SAMPLE = 10  # background texts of one step; all of them would cost as much as the images
 START, END = "<|startoftext|>", "<|endoftext|>"
 BARE = "{}"
-# The paper's templates; the first is also the one for proposals.
-TEMPLATES = (
-    "a clean origami {}.",
-    "a photo of a {}.",
-    "This is a photo of a {}",
-    "There is a {} in the scene",
-    "There is the {} in the scene",
-    "a photo of a {} in the scene",
-    "a photo of a small {}.",
-    "a photo of a medium {}.",
-    "a photo of a large {}.",
-    "This is a photo of a small {}.",
-    "This is a photo of a medium {}.",
-    "This is a photo of a large {}.",
-    "There is a small {} in the scene.",
-    "There is a medium {} in the scene.",
-    "There is a large {} in the scene.",
-)
 _MORE_TEMPLATES = ("a drawing of a {}", "a {}", "the {}", "an icon of a {}", "a picture of the {}.")
 _PLACES = {"to the left of": (-1, 0), "to the right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 _EXTRA_WORDS = "left right above below next to with and on in of at the a an small large big tiny two three red"
@@ -57,8 +40,8 @@ def any_template(rng: random.Random) -> str:
     if share < 0.3:
         return BARE
     if share < 0.5:
-        return TEMPLATES[0]
-    return rng.choice(TEMPLATES + _MORE_TEMPLATES)
+        return PHOTO_TEMPLATES[0]
+    return rng.choice(PHOTO_TEMPLATES + _MORE_TEMPLATES)
 
 
 def table_texts(rng: random.Random) -> list[str]:
@@ -152,7 +135,7 @@ def _word_counts() -> Counter[str]:
     for concept in CONCEPTS:
         for name in (concept.name, *concept.synonyms):
             counts.update(name.split() * 3)
-    for phrase in (*BACKGROUND_TEXTS, *COLORS, *TEMPLATES, *_MORE_TEMPLATES, *_PLACES):
+    for phrase in (*BACKGROUND_TEXTS, *COLORS, *PHOTO_TEMPLATES, *_MORE_TEMPLATES, *_PLACES):
         counts.update(word.strip("{}.").lower() for word in phrase.split() * 3)
     counts.pop("", None)
     return counts

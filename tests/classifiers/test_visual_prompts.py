@@ -1,11 +1,13 @@
 """Stage 2 against slow definitions, and how little it encodes."""
 
 from dataclasses import replace
+from threading import Barrier
 
 import numpy as np
 import pytest
 import torch
 
+from clip_as_rnn.classifiers import visual_prompts
 from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.drawing import prepare_prompts
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
@@ -168,6 +170,21 @@ def test_no_image_is_lost_at_the_edge_of_a_batch(clip, encoded, count):
     scores = judge(clip, texts, maps_of(count))
     assert encoded == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
     np.testing.assert_allclose(scores, slow_scores(clip, texts, maps_of(count), CONFIG), atol=1e-5)
+
+
+def test_marked_images_of_a_pass_are_drawn_side_by_side(clip, monkeypatch):
+    """Each of four drawings waits for the other three: one after the other, the first would wait in vain."""
+    together = Barrier(4, timeout=30)
+    draw = visual_prompts._draw
+
+    def draw_together(unseen, **settings):
+        together.wait()
+        return draw(unseen, **settings)
+
+    monkeypatch.setattr(visual_prompts, "_DRAWING_THREADS", 4)
+    monkeypatch.setattr(visual_prompts, "_draw", draw_together)
+    scores = judge(clip, list("abcd"), maps_of(4))
+    np.testing.assert_allclose(scores, slow_scores(clip, list("abcd"), maps_of(4), CONFIG), atol=1e-5)
 
 
 def test_a_proposal_of_one_pixel_in_sum_is_none():

@@ -12,16 +12,10 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets.referring import clean_sentence, list_references, once_covered_mask, union_mask
 from clip_as_rnn.evaluation.datasets.registry import find_dataset
 from clip_as_rnn.io.images import quiet_pillow
-from evaluation_trees import box, rectangle, reference, write_referring_tree
+from evaluation_trees import REFERENCE_FILES, box, rectangle, reference, write_referring_tree
 
 SIZE = (8, 10)
-FILES = {
-    "refcoco": "refcoco/refs(unc).p",
-    "refcoco+": "refcoco+/refs(unc).p",
-    "refcocog": "refcocog/refs(umd).p",
-    "refcocog-google": "refcocog/refs(google).p",
-    "grefcoco": "grefcoco/grefs(unc).json",
-}
+FILES = {**REFERENCE_FILES, "grefcoco": "grefcoco/grefs(unc).json"}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -12,7 +12,16 @@ from clip_as_rnn.evaluation.datasets.semantic import read_vocabulary
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol
 from clip_as_rnn.evaluation.runner import RunOptions, evaluate
 from clip_as_rnn.presets import find_preset
-from evaluation_trees import FakeSegmenter, Listener, box, rectangle, reference, write_referring_tree, write_tree
+from evaluation_trees import (
+    REFERENCE_FILES,
+    FakeSegmenter,
+    Listener,
+    box,
+    rectangle,
+    reference,
+    write_referring_tree,
+    write_tree,
+)
 
 A, B = (4, 4), (4, 8)
 SEMANTIC = [name for name, row in DATASETS.items() if isinstance(row, SemanticDataset)]
@@ -99,19 +108,13 @@ def test_the_last_class_of_ade847_counts_only_where_the_release_does_not_forget_
 
 SIZE = (10, 10)
 OBJECT = [rectangle(0, 0, 4, 4), rectangle(2, 0, 6, 4)]  # 24 pixels, 8 of them in both polygons
-FILES = {
-    "refcoco": "refcoco/refs(unc).p",
-    "refcoco+": "refcoco+/refs(unc).p",
-    "refcocog": "refcocog/refs(umd).p",
-    "refcocog-google": "refcocog/refs(google).p",
-}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", REFERENCE_FILES)
 def test_every_referring_data_set_scores_by_hand(tmp_path, name):
     """The first sentence is found 2 columns too narrow, the second one is another place; the first one's score wins."""
     references = [reference(1, 9, ["Left", '"Right"'])]
-    write_referring_tree(tmp_path / "data", FILES[name], references, {9: SIZE}, {1: OBJECT})
+    write_referring_tree(tmp_path / "data", REFERENCE_FILES[name], references, {9: SIZE}, {1: OBJECT})
     left, right = box(SIZE, slice(0, 4), slice(0, 4)), box(SIZE, slice(6, 10), slice(6, 10))
     body = run(find_dataset(name), tmp_path, FakeSegmenter({SIZE: {"left": left, "right": right}}))["body"]
     released, merged, sentences = (row["scores"] for row in body["rows"])
@@ -157,7 +160,7 @@ def test_run_lengths_do_for_referred_objects(tmp_path):
 def test_two_references_of_one_name_are_both_counted_and_not_done_again(tmp_path):
     references = [reference(1, 9, ["x"], ann=1), reference(1, 9, ["y"], ann=2)]
     parts = {1: [rectangle(0, 0, 4, 4)], 2: [rectangle(0, 0, 8, 4)]}
-    write_referring_tree(tmp_path / "data", FILES["refcoco"], references, {9: SIZE}, parts)
+    write_referring_tree(tmp_path / "data", REFERENCE_FILES["refcoco"], references, {9: SIZE}, parts)
     fake = FakeSegmenter({SIZE: {text: box(SIZE, slice(0, 4), slice(0, 4)) for text in ("x", "y")}})
     first = run(find_dataset("refcoco"), tmp_path, fake)
     assert first["body"]["rows"][0]["scores"]["miou"] == pytest.approx((1 + 0.5) / 2)
@@ -169,7 +172,7 @@ def test_broken_references_are_counted_and_named(tmp_path):
     references = [reference(1, 9, ["x"]), reference(2, 8, ["x"]), reference(3, 9, [" "]), reference(4, 9, ["x"])]
     sizes = {9: SIZE, 8: (7, 7)}
     parts = {**{i: [rectangle(0, 0, 4, 4)] for i in (1, 2, 3)}, 4: []}
-    write_referring_tree(tmp_path / "data", FILES["refcoco"], references, sizes, parts)
+    write_referring_tree(tmp_path / "data", REFERENCE_FILES["refcoco"], references, sizes, parts)
     instances = tmp_path / "data/refcoco/instances.json"
     instances.write_text(instances.read_text().replace('"height": 7', '"height": 6'))
     report = run(find_dataset("refcoco"), tmp_path, FakeSegmenter({SIZE: {"x": box(SIZE, slice(0, 4), slice(0, 4))}}))
