@@ -9,6 +9,7 @@ import pytest
 
 import clip_as_rnn
 from clip_as_rnn.dense_crf import crf
+from clip_as_rnn.presets import PRESETS
 
 
 def names_of(function):
@@ -99,3 +100,11 @@ def test_importing_the_package_and_its_presets_loads_no_model_library():
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves():
+    for name in clip_as_rnn.__all__:
+        assert getattr(clip_as_rnn, name).__name__ == name if name != "PRESETS" else clip_as_rnn.PRESETS is PRESETS
+    assert dir(clip_as_rnn) == sorted(clip_as_rnn.__all__)
+    with pytest.raises(AttributeError, match="module 'clip_as_rnn' has no attribute 'segmenters'"):
+        _ = clip_as_rnn.segmenters

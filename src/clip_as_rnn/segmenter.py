@@ -136,10 +136,10 @@ class Segmenter:
                 state.proposal = self._propose(state, step)  # y_t = f(x, h_t-1)
             report(Progress("classify", step, sum(len(state.active) for state in running)))
             for state, scores in zip(running, self._classify(running), strict=True):  # s_t = g(x, y_t, h_t-1)
-                state.update(scores, self.config)  # h_t = the texts of h_t-1 with s_t >= theta
+                state.update(scores, self.config)  # h_t = the texts of h_t-1 with s_t >= theta; converged if all are
 
     def _propose(self, state: State, step: int) -> Proposal:
-        """Propose one mask per active text of one image."""
+        """Propose one mask per active text of one image; steps may word their texts differently, hence the number."""
         with state.stopwatch.measure("propose"):
             return self.stages.proposer.propose(state.proposer_state, state.active, step)
 
@@ -200,7 +200,7 @@ class Segmenter:
             "seconds": dict(state.stopwatch.seconds),
             "refinements": refinements,
         }
-        if refined.dtype != bool:
+        if refined.dtype != bool:  # semantic mode: one label map
             return Segmentation.from_label_map(refined, **described)
         return Segmentation(masks=refined, **described)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import clip_as_rnn
 import command
 from clip_as_rnn.apps.cli import main, segment
 from clip_as_rnn.config import SegmenterConfig, with_settings
@@ -396,11 +395,3 @@ def test_ctrl_c_while_loading_ends_with_one_line_and_code_130(tmp_path: Path):
     done = _car("presets", stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "Interrupted; every file that was written is complete.\n"
-
-
-def test_every_public_name_resolves():
-    for name in clip_as_rnn.__all__:
-        assert getattr(clip_as_rnn, name).__name__ == name if name != "PRESETS" else clip_as_rnn.PRESETS is PRESETS
-    assert dir(clip_as_rnn) == sorted(clip_as_rnn.__all__)
-    with pytest.raises(AttributeError, match="module 'clip_as_rnn' has no attribute 'segmenters'"):
-        _ = clip_as_rnn.segmenters
