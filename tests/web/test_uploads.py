@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from clip_as_rnn.apps.web.uploads import MAX_PIXELS, VisitorFiles, open_picture
+from clip_as_rnn.apps.pictures import MAX_PIXELS
+from clip_as_rnn.apps.web.uploads import VisitorFiles, open_picture
 from clip_as_rnn.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""The command `car`: segment, demo, presets, evaluate, web.
+"""The command `car`: segment, demo, presets, evaluate, web, serve.
 
 Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
 """
@@ -15,6 +15,7 @@ from clip_as_rnn import __version__
 from clip_as_rnn.apps.cli.console import preset_table, presets_json, presets_table, say
 from clip_as_rnn.apps.cli.evaluate import evaluate
 from clip_as_rnn.apps.cli.segment import demo, segment
+from clip_as_rnn.apps.cli.serve import serve
 from clip_as_rnn.apps.cli.web import web
 from clip_as_rnn.errors import CarError, WeightsError
 from clip_as_rnn.presets import PRESETS, find_preset
@@ -77,7 +78,7 @@ def presets(
         Console().print(presets_table() if name is None else preset_table(name, find_preset(name)))
 
 
-for command in (segment, demo, presets, evaluate, web):
+for command in (segment, demo, presets, evaluate, web, serve):
     app.command()(_guarded(command))
 
 

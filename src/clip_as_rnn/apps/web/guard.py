@@ -1,28 +1,18 @@
-"""Stands before the page: refuses foreign names, foreign origins and bodies that are too large, and logs in one line.
+"""Stands before the page: refuses foreign names and origins and bodies that are too large; logs in one line."""
 
-A browser sends the name it was told to visit. A hostile page can make a name of its own point at this machine (DNS
-rebinding) and would then count as this page; only a name or an address that the server is known by is answered.
-"""
-
-import logging
-import socket
 from collections.abc import Collection
 from contextlib import suppress
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_log = logging.getLogger(__name__)
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_EVERY_NETWORK = frozenset({"0.0.0.0", "::"})
+from clip_as_rnn.apps.access import KnownHosts, check_length, hostname_of, limit_body, log_failure
+
 _UPLOADS = "/gradio_api/upload"
 _FRAMING_BYTES = 64_000  # around an uploaded file
 _BODY_BYTES = 256_000  # of everything else: texts and settings
-_SHOWN_CHARACTERS = 200
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
@@ -46,9 +36,7 @@ class Guard:
         self, app: ASGIApp, *, host: str, names: Collection[str], embedders: Collection[str], upload_bytes: int
     ) -> None:
         self._app = app
-        self._any_address = host in _EVERY_NETWORK
-        own = {socket.gethostname(), f"{socket.gethostname()}.local"} if self._any_address else {host.strip("[]")}
-        self._names = {name.lower() for name in {*LOOPBACK, *own, *names}}
+        self._hosts = KnownHosts(host, names)
         self._proxies = {name.lower() for name in names}
         self._upload_bytes = upload_bytes
         headers = {
@@ -76,10 +64,10 @@ class Guard:
 
         try:
             limit = self._check(scope)
-            await self._app(scope, _limited(receive, limit), respond)
+            await self._app(scope, limit_body(receive, limit), respond)
         except Exception as error:
             refused = error if isinstance(error, HTTPException) else HTTPException(500, "This request failed.")
-            _log_failure(scope, error)
+            log_failure(scope, error)
             with suppress(Exception):  # the response was cut off, nobody reads its end
                 if started:
                     await send({"type": "http.response.body", "body": b""})
@@ -94,56 +82,11 @@ class Guard:
         """
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._is_known(_hostname(host)):
+        if hostname_of(host) not in self._hosts:
             raise HTTPException(421, "This page is not served under that name; car web --name NAME adds one.")
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host and _hostname(origin) not in self._proxies:
+        if origin is not None and origin.partition("://")[2] != host and hostname_of(origin) not in self._proxies:
             raise HTTPException(403, "Another page may not use this one.")
         limit = self._upload_bytes + _FRAMING_BYTES if scope["path"].rstrip("/") == _UPLOADS else _BODY_BYTES
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > limit:
-            raise _too_large(limit)
+        check_length(headers, limit)
         return limit
-
-    def _is_known(self, hostname: str) -> bool:
-        if hostname in self._names:
-            return True
-        try:
-            return self._any_address and bool(ip_address(hostname))  # a number cannot be made to point elsewhere
-        except ValueError:
-            return False
-
-
-def _hostname(address: str) -> str:
-    """Take the name out of `name`, `name:port` or `scheme://name:port`; an address that is none has no name."""
-    try:
-        return urlsplit(address if "://" in address else f"//{address}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _limited(receive: Receive, limit: int) -> Receive:
-    """Count what arrives, for a body need not say its length beforehand."""
-    received = 0
-
-    async def counted() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise _too_large(limit)
-        return message
-
-    return counted
-
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"Expected at most {limit} bytes in this request.")
-
-
-def _log_failure(scope: Scope, error: Exception) -> None:
-    """Write one line, whatever a stranger put into the request; the traceback is there for who debugs."""
-    reason = error.detail if isinstance(error, HTTPException) else repr(error)
-    words = f"{scope['method']} {scope['path']!r}: {reason}"[:_SHOWN_CHARACTERS].replace("\n", " ")
-    _log.warning("%s", words)
-    _log.debug("The request above failed.", exc_info=error)

@@ -11,10 +11,10 @@ from typing import Any
 
 import gradio as gr
 
+from clip_as_rnn.apps.pictures import MAX_BYTES
 from clip_as_rnn.apps.web import components
 from clip_as_rnn.apps.web.guard import Guard
 from clip_as_rnn.apps.web.page import create_demo
-from clip_as_rnn.apps.web.uploads import MAX_BYTES
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.segmenter import Segmenter
 

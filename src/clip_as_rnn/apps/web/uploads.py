@@ -12,13 +12,9 @@ from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from PIL import Image
-
+from clip_as_rnn.apps.pictures import MAX_PIXELS, check_claimed_size
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import Picture, read_picture
-
-MAX_BYTES = 20_000_000
-MAX_PIXELS = 40_000_000
 
 
 class VisitorFiles:
@@ -92,23 +88,7 @@ def open_picture(path: Path) -> Picture:
         InputError: it is no picture, is damaged, or is too large.
     """
     try:
-        pixels = _claimed_pixels(path)
-        if pixels > MAX_PIXELS:
-            limit = f"{MAX_PIXELS / 1e6:.0f} million"
-            raise InputError(
-                f"Expected a picture of at most {limit} pixels, but this one has {pixels / 1e6:.0f} million."
-            )
+        check_claimed_size(path, MAX_PIXELS)
         return read_picture(path)
     except InputError as error:
         raise InputError(str(error).replace(repr(str(path)), repr(path.name))) from error  # not the server's folders
-
-
-def _claimed_pixels(path: Path) -> int:
-    """Read the size that a file's header claims; what cannot be read is left for `read_picture` to explain."""
-    try:
-        with Image.open(path) as image:
-            return image.width * image.height
-    except Image.DecompressionBombError:
-        return 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
-    except (OSError, SyntaxError, ValueError):
-        return 0

@@ -1,0 +1,1 @@
+"""The segmenter behind HTTP."""
