@@ -116,11 +116,6 @@ def test_a_label_map_comes_back_as_a_copy():
     assert np.array_equal(result.label_map(), LABELS)
 
 
-def test_a_label_without_a_text_is_refused():
-    with pytest.raises(InputError, match=r"labels up to 2, one per text, but got 3\."):
-        Segmentation.from_label_map(LABELS, queries=QUERIES, texts=QUERIES[:2], scores=np.ones(2, dtype=np.float32))
-
-
 def test_a_label_map_of_nothing_has_no_masks_at_its_size():
     nothing = Segmentation.from_label_map(
         np.zeros((3, 5), dtype=np.int64), queries=("cat",), texts=(), scores=np.zeros(0, dtype=np.float32)
@@ -168,3 +163,19 @@ def test_annotations_are_those_that_pycocotools_reads(result):
         assert one["bbox"] == coco.toBbox(one["segmentation"]).tolist()
         assert result.queries[one["category_id"] - 1] == text
         assert (one["image_id"], one["iscrowd"], one["score"]) == (7, 0, pytest.approx(float(score)))
+
+
+def test_masks_that_the_caller_changes_count_in_everything_that_follows():
+    labels = np.zeros((4, 5), dtype=np.int64)
+    labels[1, 1:3] = 1
+    result = Segmentation.from_label_map(labels, queries=("a",), texts=("a",), scores=np.ones(1, dtype=np.float32))
+    result.masks[0] = True
+    assert result.label_map().all()
+    assert result.boxes.tolist() == [[0, 0, 5, 4]]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_without_a_text_is_refused(label):
+    labels = np.full((2, 2), label)
+    with pytest.raises(InputError, match=r"Expected labels from 0 to 1, but got some from"):
+        Segmentation.from_label_map(labels, queries=("a",), texts=("a",), scores=np.ones(1, dtype=np.float32))

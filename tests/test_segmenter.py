@@ -238,6 +238,28 @@ def test_an_image_encoded_by_another_segmenter_is_refused():
         fake_segmenter(share).segment(fake_segmenter(share).encode(IMAGE), ["a"])
 
 
+def test_shared_work_is_booked_once():
+    segmenter = fake_segmenter(share)
+    encoded = segmenter.encode(IMAGE)
+    assert segmenter.segment(encoded, ["a"]).seconds["encode_image"] == 0.0
+    results = list(segmenter.segment_many(images(4), ["a"], images_at_once=2))
+    assert results[0].seconds["encode_text"] == results[1].seconds["encode_text"] > 0
+    assert results[2].seconds["encode_text"] == results[3].seconds["encode_text"] == 0.0
+
+
+def test_an_image_is_delivered_before_the_next_one_is_refined(monkeypatch):
+    segmenter = fake_segmenter(share)
+    refine, refined = segmenter.stages.refiner.refine, []
+    monkeypatch.setattr(segmenter.stages.refiner, "refine", lambda *given: refined.append(1) or refine(*given))
+    next(segmenter.segment_many(images(3), ["a"], images_at_once=3))
+    assert len(refined) == 1
+
+
+def test_without_filter_the_first_step_is_still_repeated_where_the_setting_says_so():
+    segmenter = fake_segmenter(fixed(a=0.0, b=0.9), max_steps=0, repeat_first_step=True)
+    assert alive(segmenter.segment(IMAGE, ["a", "b"], trace=True)) == [("a", "b"), ("a", "b")]
+
+
 def test_texts_are_encoded_once_for_many_images():
     segmenter = fake_segmenter(share)
     list(segmenter.segment_many(images(6), ["a", "b"], images_at_once=2))

@@ -46,18 +46,29 @@ def test_time_counts_although_an_error_ended_it(clock):
 
 def test_what_a_gpu_was_asked_to_do_counts_where_it_was_asked(clock, monkeypatch):
     """The queue of a GPU, here two seconds of work before the block and three in it, is waited for at both ends."""
-    queue = [2.0]
+    queue, waited = [2.0], []
 
-    def wait():
+    def wait(device):
+        waited.append(device)
         clock.now += sum(queue)
         queue.clear()
 
-    monkeypatch.setattr(timing.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(timing.torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(timing.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(timing.torch.cuda, "synchronize", wait)
     stopwatch = Stopwatch()
     with stopwatch.measure("propose"):
         queue.append(3.0)
     assert stopwatch.seconds == {"propose": 3.0}
+    assert waited == [0, 1, 0, 1]
+
+
+def test_a_gpu_that_nothing_was_asked_of_is_left_alone(monkeypatch):
+    """Waiting would take memory on it, and fail in a process that was forked from one that uses it."""
+    monkeypatch.setattr(timing.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(timing.torch.cuda, "synchronize", lambda *_: pytest.fail("the GPU was touched"))
+    with Stopwatch().measure("propose"):
+        pass
 
 
 def test_what_is_given_is_not_changed(clock):

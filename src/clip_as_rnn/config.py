@@ -43,7 +43,10 @@ class _Section:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for one in fields(self):
-            if not _is_section(hints[one.name]):
+            if _is_section(hints[one.name]):
+                if not isinstance(getattr(self, one.name), hints[one.name]):
+                    raise InputError(f"Expected `{one.name}` to be a {hints[one.name].__name__}; see `with_settings`.")
+            else:
                 _check_value(one.name, getattr(self, one.name), hints[one.name], one.metadata.get("range"))
 
 

@@ -60,6 +60,7 @@ def load_segmenter(  # noqa: PLR0913 - the public door, all but one by keyword
     Raises:
         InputError: an unknown preset, setting, device or precision, or a folder that holds no model.
         WeightsError: weights that cannot be had; the message says how to get them.
+        DependencyError: a part that the settings ask for is not installed.
     """
     config = preset if isinstance(preset, SegmenterConfig) else find_preset(preset)
     named = {"model": model, "classifier": classifier, "sam": settings.get("sam")}

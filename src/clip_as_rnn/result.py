@@ -112,10 +112,15 @@ class _MasksField:
         if instance is None:
             raise AttributeError("masks")  # a field without a default
         held = instance.__dict__
-        if held["masks"] is None:
-            held["masks"] = np.stack([held["labels"] == i + 1 for i in range(len(instance))])
-        masks: Masks = held["masks"]
-        return masks
+        labels = held.get("labels")
+        if held["masks"] is None and labels is not None:
+            masks = np.empty((len(instance), *labels.shape), dtype=bool)
+            for i, mask in enumerate(masks):
+                np.equal(labels, i + 1, out=mask)
+            held["masks"] = masks
+            held["labels"] = None  # from now on the masks count, which the caller may change
+        made: Masks = held["masks"]
+        return made
 
     def __set__(self, instance: "Segmentation", masks: Masks) -> None:
         """Keep masks that are given."""
@@ -137,7 +142,7 @@ class Segmentation:
         scores: (n,) in [0, 1]: the classifier's last verdict on each text.
         rejections: one per text that was not found, in the order asked.
         trace: every step, if it was asked for.
-        seconds: time spent per stage, by name.
+        seconds: time spent per stage, by name; work that several images or questions share is booked once.
         refinements: with SAM, what was decided about each text's mask, by text.
     """
 
@@ -175,8 +180,9 @@ class Segmentation:
         Raises:
             InputError: the map has a label without a text, or there is not one score per text.
         """
-        if labels.max(initial=0) > len(texts):
-            raise InputError(f"Expected labels up to {len(texts)}, one per text, but got {labels.max()}.")
+        lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
+        if lowest < 0 or highest > len(texts):
+            raise InputError(f"Expected labels from 0 to {len(texts)}, but got some from {lowest} to {highest}.")
         none_made = np.broadcast_to(np.False_, (len(texts), *labels.shape))  # takes no memory
         segmentation = cls(queries=queries, texts=texts, masks=none_made, scores=scores, **others)
         segmentation.__dict__.update(labels=labels, masks=None if texts else none_made)

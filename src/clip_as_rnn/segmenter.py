@@ -5,6 +5,7 @@ several questions about one image cost one image pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,8 @@ from clip_as_rnn.stages import Callback, Models, Progress, Stages
 from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject
 from clip_as_rnn.timing import Stopwatch
 from clip_as_rnn.types import LabelMap, Masks, Scores
+
+_IMAGES_AT_ONCE = 4
 
 
 class Segmenter:
@@ -65,7 +68,7 @@ class Segmenter:
         texts: Sequence[str],
         *,
         trace: bool = False,
-        images_at_once: int = 4,
+        images_at_once: int = _IMAGES_AT_ONCE,
         callback: Callback | None = None,
     ) -> Iterator[Segmentation]:
         """Find the texts in each image, in order; images are read as they are needed.
@@ -95,9 +98,9 @@ class Segmenter:
             InputError: as `segment`, or a source that is no clip; both at once, before the first frame.
             DependencyError: a video whose codec needs the extra `video`.
         """
-        self._check_queries(texts)
+        queries = self._check_queries(texts)
         frames = (frame.pixels for frame in open_video(source).frames)
-        return self.segment_many(frames, texts, trace=trace, callback=callback)
+        return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=callback or _ignore)
 
     def _segment_batches(
         self,
@@ -117,14 +120,16 @@ class Segmenter:
                 report(Progress("encode", 0, len(queries)))
                 encoded.append(self._encoded(image))
             yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
+            texts = replace(texts, seconds=0.0)  # spent on the first images
 
     def _segment_encoded(
         self, images: Sequence[EncodedImage], texts: EncodedTexts, *, trace: bool, report: Callback
-    ) -> list[Segmentation]:
-        """Run a few images through the recurrence side by side, and refine what is left."""
-        states = [self._start(image, texts) for image in images]
+    ) -> Iterator[Segmentation]:
+        """Run a few images through the recurrence side by side, and refine what is left, one when it is asked for."""
+        share = replace(texts, seconds=texts.seconds / len(images))
+        states = [self._start(image, share) for image in images]
         self._recur(states, report)
-        return [self._finish(state, report, trace=trace) for state in states]
+        return (self._finish(state, report, trace=trace) for state in states)
 
     def _recur(self, states: Sequence[State], report: Callback) -> None:
         """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more."""
@@ -171,30 +176,32 @@ class Segmenter:
                 return self.stages.refiner.refine(image, maps), {}
             refined, probabilities = self.stages.refiner.refine_softly(image, maps)
         report(Progress("sam", len(state.steps), len(state.active)))
-        scores = state.steps[-1].scores[list(state.steps[-1].kept)]
         with state.stopwatch.measure("sam"):
             replaced, decisions = self.stages.replacer.refine(
-                state.image.replacer_encoding, refined, scores, probabilities=probabilities, trace=trace
+                state.image.replacer_encoding,
+                refined,
+                state.final_scores(),
+                probabilities=probabilities,
+                trace=trace,
             )
         return replaced, {state.texts.queries[state.active[i]]: decisions[i] for i in sorted(decisions)}
 
     def _finish(self, state: State, report: Callback, *, trace: bool) -> Segmentation:
         """Refine the masks of the texts that passed, and say of the others in which step they fell."""
-        last, queries = state.steps[-1], state.texts.queries
+        queries, scores = state.texts.queries, state.final_scores()
         refined, refinements = self._refine(state, report, trace=trace)
         with state.stopwatch.measure("refine"):
-            kept, rejections = state.active, reject(state.steps, self.config)
+            found, rejections = np.arange(len(state.active)), reject(state.steps, self.config)
             if self.config.refine.drop_empty_masks:
-                refined, found = drop_empty(refined, len(kept))
-                for i in np.setdiff1d(np.arange(len(kept)), found):
-                    text, score = queries[kept[i]], float(last.scores[last.kept[i]])
-                    rejections[text] = Rejection(text, len(state.steps), score, "no pixel left after refinement")
-                kept = kept[found]
+                refined, found = drop_empty(refined, len(state.active))
+            for row in np.setdiff1d(np.arange(len(state.active)), found):
+                text, step = queries[state.active[row]], len(state.steps)
+                rejections[text] = Rejection(text, step, float(scores[row]), "no pixel left after refinement")
             refined = resize_nearest(refined, state.image.pixels.shape[:2])
         described: dict[str, Any] = {
             "queries": queries,
-            "texts": tuple(queries[i] for i in kept),
-            "scores": np.array([last.scores[last.texts.index(queries[i])] for i in kept], dtype=np.float32),
+            "texts": tuple(queries[i] for i in state.active[found]),
+            "scores": scores[found],
             "rejections": tuple(rejections[text] for text in queries if text in rejections),
             "trace": Trace(tuple(state.steps)) if trace else None,
             "seconds": dict(state.stopwatch.seconds),
@@ -226,14 +233,6 @@ class Segmenter:
             stopwatch.seconds["encode_image"],
         )
 
-    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
-        """Do all that depends on the texts alone.
-
-        Raises:
-            InputError: no texts, a blank one, or one that is too long for CLIP as the settings word it.
-        """
-        return self._encode_queries(self._check_queries(texts))
-
     def _check_queries(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Strip and merge texts, and refuse those that cannot be read."""
         queries = check_texts(texts)
@@ -254,7 +253,7 @@ class Segmenter:
             return self.encode(image)
         if image.stages is not self.stages:
             raise InputError("This image was encoded by another segmenter; encode it with this one.")
-        return image
+        return replace(image, seconds=0.0)  # spent before
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Check before the first image what would otherwise fail on every one of them.

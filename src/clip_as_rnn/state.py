@@ -11,7 +11,7 @@ from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.result import Proposal, Rejection, Step
 from clip_as_rnn.stages import Stages
 from clip_as_rnn.timing import Stopwatch
-from clip_as_rnn.types import PatchMaps, ResizedImage, RgbImage, Scores, TextIndices
+from clip_as_rnn.types import PatchMaps, ResizedImage, RgbImage, Rows, Scores, TextIndices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +81,7 @@ class State:
         self.steps.append(Step(texts, proposed.cams, proposed.maps, scores, tuple(kept.tolist()), size_hw))
         repeats = config.recurrence.repeat_first_step and len(self.steps) == 1
         nothing_dropped = len(kept) == len(self.active) and not repeats
-        out_of_steps = most_steps is not None and len(self.steps) >= most_steps
-        self.converged = nothing_dropped or out_of_steps or len(kept) == 0
+        self.converged = nothing_dropped or len(self.steps) == most_steps or len(kept) == 0
         self.active = self.active[kept]
 
     def final_maps(self, config: SegmenterConfig) -> PatchMaps:
@@ -94,9 +93,14 @@ class State:
             maps = before.maps[[before.texts.index(text) for text in last.texts]]
         return maps[list(last.kept)]
 
+    def final_scores(self) -> Scores:
+        """Take the last step's scores of the texts that passed."""
+        last = self.steps[-1]
+        return last.scores[list(last.kept)]
 
-def passing(scores: Scores, config: SegmenterConfig) -> TextIndices:
-    """Choose the scores that pass: s >= theta (paper), or s > theta and at least the best one (authors' release)."""
+
+def passing(scores: Scores, config: SegmenterConfig) -> Rows:
+    """Choose the rows that pass: s >= theta (paper), or s > theta and at least the best one (authors' release)."""
     threshold = config.classify.score_threshold
     passes = scores > threshold if config.recurrence.strict_threshold else scores >= threshold
     if config.recurrence.keep_best and not passes.any():

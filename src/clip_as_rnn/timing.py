@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 
@@ -27,5 +28,7 @@ class Stopwatch:
 
 
 def _wait_for_gpu() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Wait for every GPU that this process computes on; one that it does not use is left alone."""
+    if cast(Callable[[], bool], torch.cuda.is_initialized)():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(device)

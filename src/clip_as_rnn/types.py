@@ -21,3 +21,4 @@ Masks: TypeAlias = Bool[ndarray, "n h w"]
 Scores: TypeAlias = Float[ndarray, " n"]  # in [0, 1]
 LabelMap: TypeAlias = Int[ndarray, "h w"]  # 0 is background
 TextIndices: TypeAlias = Int[ndarray, " k"]  # positions among the queries, ascending
+Rows: TypeAlias = Int[ndarray, " k"]  # positions among the active texts of a step, ascending

@@ -38,3 +38,8 @@ def test_texts_are_merged_where_clip_reads_the_same_and_only_there():
         "ΣΑΣ",
         "\u212a",
     )
+
+
+def test_any_iterable_of_texts_will_do():
+    for texts in (("cat", "dog"), {"cat": 1, "dog": 2}.keys(), (text for text in ("cat", "dog"))):
+        assert unwrap(check_texts)(texts) == ("cat", "dog")

@@ -60,7 +60,8 @@ class TextCache:
             InputError: a text is too long for CLIP.
         """
         unique = list(dict.fromkeys(texts))
-        known = {text: self._known[text] for text in unique if text in self._known}
+        kept = self._known  # another thread may replace it meanwhile
+        known = {text: kept[text] for text in unique if text in kept}
         known |= self._recall([text for text in unique if text not in known])
         unknown = [text for text in unique if text not in known]
         if unknown:

@@ -1,12 +1,12 @@
 """What users ask for: checked, stripped, and merged where an encoder could not tell two texts apart."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from clip_as_rnn.errors import InputError
 
 
-def check_texts(texts: Sequence[str]) -> tuple[str, ...]:
+def check_texts(texts: Iterable[str]) -> tuple[str, ...]:
     """Strip texts and merge those that CLIP cannot tell apart.
 
     Raises:
@@ -14,7 +14,7 @@ def check_texts(texts: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(texts, str):
         raise InputError(f"Expected a list of texts, but got the single text {texts!r}; write [{texts!r}].")
-    if not isinstance(texts, Sequence):
+    if not isinstance(texts, Iterable):
         raise InputError(f"Expected a list of texts, but got {texts!r}.")
     merged: dict[str, str] = {}
     for text in texts:

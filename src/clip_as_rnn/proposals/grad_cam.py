@@ -48,7 +48,7 @@ def differentiate_logits(
     pooled: Float[Tensor, " d"], texts: Features, scale: float
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
     """Compute scale * cos(pooled, text) and its derivative with respect to `pooled`, per text; float64, on the CPU."""
-    pooled, texts = pooled.double().cpu(), texts.double().cpu()
+    pooled, texts = pooled.cpu().double(), texts.cpu().double()  # some devices have no float64
     length = pooled.norm()
     unit = pooled / length
     cosines = texts @ unit
