@@ -27,6 +27,7 @@ from clip_as_rnn.encoders.preprocess import PreprocessorConfig, patch_pixels
 from clip_as_rnn.encoders.tokenizer import load_tokenizer
 from clip_as_rnn.loading import ClipModels
 from clip_as_rnn.presets import PRESETS
+from clip_as_rnn.refine.sam.model import Sam
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 
@@ -55,11 +56,11 @@ def untrained_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
     return ClipEncoder(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
 
 
-def make_segmenter(dtype: torch.dtype, preset: str, **settings: object) -> Segmenter:
-    """Put CaR around random CLIPs of the sizes that the paper uses."""
-    config = with_settings(PRESETS[preset], settings)
-    names = (config.propose.model, config.classify.classifier)
-    models = ClipModels(names, untrained_clip("B/16", dtype), untrained_clip("L/14", dtype), text_cache=None)
+def make_segmenter(dtype: torch.dtype, preset: str, sam: Sam | None = None, **settings: object) -> Segmenter:
+    """Put CaR around random CLIPs of the sizes that the paper uses, and around a SAM if one is given."""
+    config = with_settings(PRESETS[preset], {**settings, "sam": sam and sam.fingerprint})
+    names = (config.propose.model, config.classify.classifier, config.refine.sam)
+    models = ClipModels(names, untrained_clip("B/16", dtype), untrained_clip("L/14", dtype), text_cache=None, sam=sam)
     return Segmenter(models.build_stages(config), config, models)
 
 
