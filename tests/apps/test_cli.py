@@ -106,19 +106,20 @@ def test_several_images_share_one_segmenter_and_say_a_line_each(
         "photo.png: cat 0.90; 1 rejected",
         f"{Path('more/photo.jpg')}: cat 0.90; 1 rejected",
     ]
-    assert files_in(Path("out")) == ["photo_jpg.json", "photo_png.json"]
+    assert files_in(Path("out")) == ["photo_jpg.json", "photo_png.json", "results.jsonl"]
     assert len(loads) == 1
 
 
 def test_one_broken_image_does_not_stop_the_others(car: Callable[..., Ending], photo: Path):
     Path("broken.jpg").write_text("not a picture")
     end = car("segment", "broken.jpg", "photo.png", "gone.png", "-t", "cat", "-f", "json")
-    assert end.code == 2
+    assert end.code == 1
     lines = end.err.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[0].startswith("Error: Expected an image, but 'broken.jpg' is none of ")
     assert lines[1] == "Error: No image at 'gone.png'; check the path."
-    assert files_in(Path("out")) == ["photo.json"]
+    assert lines[2] == "2 of 3 pictures failed; 'out/results.jsonl' says why."
+    assert files_in(Path("out")) == ["photo.json", "results.jsonl"]
 
 
 def test_a_folder_that_cannot_be_listed_and_a_pipe_do_not_stop_the_others(
@@ -136,20 +137,22 @@ def test_a_folder_that_cannot_be_listed_and_a_pipe_do_not_stop_the_others(
     monkeypatch.setattr(Path, "iterdir", deny)
     end = car("segment", "secret", "pipe.png", "photo.png", "-t", "cat", "-f", "json")
     assert (end.code, end.err.splitlines()) == (
-        2,
+        1,
         [
             "Error: The folder 'secret' cannot be listed: Permission denied.",
             "Error: Expected an image file, but 'pipe.png' is a pipe; save what it gives to a file first.",
+            "2 of 3 pictures failed; 'out/results.jsonl' says why.",
         ],
     )
-    assert files_in(Path("out")) == ["photo.json"]
+    assert files_in(Path("out")) == ["photo.json", "results.jsonl"]
 
 
 def test_an_image_that_cannot_be_segmented_does_not_stop_the_others(car: Callable[..., Ending], photo: Path):
     Image.new("RGB", (600, 9)).save("wide.png")
     end = car("segment", "wide.png", "photo.png", "-t", "cat", "-f", "json")
-    assert (end.code, end.err) == (2, "Error: wide.png: The image has too many patches.\n")
-    assert files_in(Path("out")) == ["photo.json"]
+    told = "Error: wide.png: The image has too many patches.\n1 of 2 pictures failed; 'out/results.jsonl' says why.\n"
+    assert (end.code, end.err) == (1, told)
+    assert files_in(Path("out")) == ["photo.json", "results.jsonl"]
 
 
 def test_the_cache_folder_reaches_the_loader(car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch):

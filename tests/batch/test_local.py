@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clip_as_rnn.batch.local import Job, Outcome, segment_files
+from clip_as_rnn.batch.job import Job, Outcome
+from clip_as_rnn.batch.local import segment_files
 from clip_as_rnn.batch.sources import list_sources
 from clip_as_rnn.config import SegmenterConfig
 from command import FakeSegmenter

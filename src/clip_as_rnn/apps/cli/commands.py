@@ -1,6 +1,7 @@
 """The command `car`: segment, demo, presets, evaluate, web, serve.
 
-Exit codes: 0; 2 for a user's mistake, 3 for weights that cannot be had, 130 for Ctrl-C, each with one line on stderr.
+Exit codes: 0; 1 for images of several that failed, 2 for a user's mistake, 3 for weights that cannot be had, 130 for
+Ctrl-C, each with one line on stderr.
 """
 
 import json

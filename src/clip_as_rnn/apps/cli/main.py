@@ -12,8 +12,8 @@ _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF)
 def main() -> None:
     """Run the command line and exit.
 
-    Exit codes: 0; 1 for images that could not be evaluated, 2 for a user's mistake, 3 for weights that cannot be had,
-    130 for Ctrl-C.
+    Exit codes: 0; 1 for images of several that could not be segmented or evaluated, 2 for a user's mistake, 3 for
+    weights that cannot be had, 130 for Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

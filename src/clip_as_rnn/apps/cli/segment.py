@@ -21,15 +21,17 @@ from clip_as_rnn.apps.cli.parsing import gather_texts, parse_settings
 from clip_as_rnn.config import with_settings
 from clip_as_rnn.presets import find_preset
 
-# `segmenting` is imported inside the command: it loads torch, which takes seconds that --help must not.
+# `segment_run` is imported inside the command: it loads torch, which takes seconds that --help must not.
 
 DEMO_IMAGE = Path(__file__).parents[2] / "assets" / "demo" / "park.jpg"  # also in examples/
 DEMO_TEXTS = ("dog", "car", "tree", "cat", "banana")  # the last two are not in the picture
 
 _FORMATS = ("overlay", "labels", "masks", "json")
-_FAILED = 2
+_FAILED_CLIP = 2
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, folders of pictures, or clips.")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, folders of them, globs, @FILE (a list), clips.")
+]
 Texts = Annotated[
     list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; may be repeated.")
 ]
@@ -66,6 +68,10 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out images done with these texts and settings.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew what an earlier run began.")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=64, help="Pictures at once.", show_default="1 a core, up to 4")
+    ] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Take each folder as the frames of one clip.")] = False,
     container: Annotated[
         str, typer.Option("--video", metavar="KIND", help="Overlays of clips: webm, or mp4 (extra `video`).")
@@ -90,16 +96,18 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         formats=[*(format_ or _FORMATS), *(["figure"] if figure else [])],
         cache_dir=cache_dir,
         skip_existing=skip_existing,
+        overwrite=overwrite,
+        workers=workers,
     )
     from clip_as_rnn.apps.cli.segment_clips import is_clip, run_clips
 
     clips = [path for path in images if is_clip(path, frames=frames)]
     pictures = [path for path in images if path not in clips]
-    is_done = run_clips(request, clips, container=container) if clips else True
+    code = _FAILED_CLIP if clips and not run_clips(request, clips, container=container) else 0
     if pictures:
-        is_done = run(replace(request, images=pictures)) and is_done
-    if not is_done:
-        raise typer.Exit(_FAILED)
+        code = run(replace(request, images=pictures)) or code
+    if code:
+        raise typer.Exit(code)
 
 
 def demo(

@@ -4,20 +4,22 @@ Loads torch, so the commands import it only when there is work.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from clip_as_rnn import loading
 from clip_as_rnn.apps.cli.console import paths_line, result_line, result_table, say
 from clip_as_rnn.apps.cli.parsing import choose, merged_away
-from clip_as_rnn.batch.local import Job, Outcome, segment_files
-from clip_as_rnn.batch.sources import check_targets, list_sources
+from clip_as_rnn.apps.cli.run_progress import RunProgress
+from clip_as_rnn.batch.job import Job, Outcome, describe_settings
+from clip_as_rnn.batch.local import Threads, segment_files
+from clip_as_rnn.batch.manifest import MANIFEST, Manifest
+from clip_as_rnn.batch.sources import Source, check_targets, list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
-from clip_as_rnn.export.datasets import DATASET_FORMATS, DatasetFormat
+from clip_as_rnn.export.datasets import DATASET_FORMATS, DatasetFormat, remove_datasets
 from clip_as_rnn.export.files import FORMATS, Format, planned_paths
 from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.loading import DType
@@ -25,6 +27,7 @@ from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.segmenter import Segmenter
 
 _ALL_FORMATS = (*FORMATS, *DATASET_FORMATS)
+_FAILED_SOME, _FAILED_ALONE = 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class Request:
     """What is to be done, as the command line asks for it.
 
     Attributes:
-        images: files, or folders of which every picture is taken.
+        images: files, folders of which every picture is taken, globs, or lists (@FILE).
         texts: what to look for.
         preset: the name of the preset that `config` came from, for the record.
         config: all settings.
@@ -41,6 +44,8 @@ class Request:
         formats: names of formats, or several joined by commas.
         cache_dir: where models of the Hub are kept; None is Hugging Face's own folder.
         skip_existing: leave out images whose results are there, made with the same texts, settings and models.
+        overwrite: begin anew what an earlier run began.
+        workers: pictures on their way at once; None is as many as there are processors, up to 4.
     """
 
     images: Sequence[Path]
@@ -53,10 +58,14 @@ class Request:
     formats: Sequence[str]
     cache_dir: Path | None = None
     skip_existing: bool = False
+    overwrite: bool = False
+    workers: int | None = None
 
 
-def run(request: Request) -> bool:
-    """Segment the pictures; return whether every one could be. The others are told, and do not stop the rest.
+def run(request: Request) -> int:
+    """Segment the pictures; return the exit code. Those that cannot be are told, and do not stop the rest.
+
+    One picture is always segmented anew. Several are a run, which the folder's record goes on with.
 
     Raises:
         CarError: something is wrong that concerns all images: texts, settings, models, the folder.
@@ -65,13 +74,9 @@ def run(request: Request) -> bool:
     if away := merged_away(request.texts, texts):
         say(f"Note: Merged duplicate texts: {', '.join(repr(text) for text in away)}.")
     formats, datasets = parse_formats(request.formats)
-    dtype = choose("dtype", request.dtype, DType)
+    choose("dtype", request.dtype, DType)
     if request.skip_existing and "json" not in formats:
         raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
-    sources = list_sources(request.images)
-    targets = [one for source in sources for one in planned_paths(request.folder, source.stem, formats)]
-    check_targets([source.path for source in sources], targets)
-    prepare_folder(request.folder)
     job = Job(
         texts=texts,
         preset=request.preset,
@@ -81,24 +86,55 @@ def run(request: Request) -> bool:
         datasets=datasets,
         skip_existing=request.skip_existing,
     )
+    sources = list_sources(request.images, output=request.folder)
+    if len(sources) == 1:
+        _prepare(sources, job, request)
+        return _FAILED_ALONE if _work(sources, job, request) else 0
+    check_targets([source.path for source in sources], _targets(sources, job))
+    prepare_folder(request.folder)
+    settings = describe_settings(texts, request.config)
+    with Manifest(request.folder, settings, overwrite=request.overwrite, mixed=request.skip_existing) as manifest:
+        sources = list_sources(request.images, output=request.folder, standing=manifest.stems)
+        _prepare(sources, job, request)
+        failures = _work(sources, replace(job, manifest=manifest), request)
+    if failures:
+        say(f"{failures} of {len(sources)} pictures failed; {str(request.folder / MANIFEST)!r} says why.")
+    return _FAILED_SOME if failures else 0
+
+
+def _prepare(sources: Sequence[Source], job: Job, request: Request) -> None:
+    """Make the folder for results, once it is sure that none takes the place of a picture."""
+    check_targets([source.path for source in sources], _targets(sources, job))
+    prepare_folder(job.folder)
+    if request.overwrite:
+        remove_datasets(job.folder)
+
+
+def _targets(sources: Sequence[Source], job: Job) -> list[Path]:
+    return [one for source in sources for one in planned_paths(job.folder, source.stem, job.formats)]
+
+
+def _work(sources: Sequence[Source], job: Job, request: Request) -> int:
+    """Run the job under a progress bar and show what becomes of each picture; return how many failed."""
     failures = 0
-    with _progress() as progress:
-        bar = progress.add_task("", total=len(sources))
+    with RunProgress(total=len(sources)) as progress:
 
         def load() -> Segmenter:
-            progress.update(bar, description="Loading the models")
+            progress.say_what("Loading the models")
+            dtype = choose("dtype", request.dtype, DType)
             segmenter = loading.load_segmenter(
                 job.config, device=request.device, dtype=dtype, cache_dir=request.cache_dir
             )
-            segmenter.check_texts(texts)
-            progress.update(bar, description="Segmenting")
+            segmenter.check_texts(job.texts)
+            progress.say_what("Segmenting")
             return segmenter
 
-        for outcome in segment_files(sources, job, load):
+        threads = Threads.of_this_machine(1 if len(sources) == 1 else request.workers)
+        for outcome in segment_files(sources, job, load, threads=threads):
             failures += outcome.error is not None
             _show(outcome, job.folder, progress.console, as_table=len(sources) == 1)
-            progress.advance(bar)
-    return not failures
+            progress.advance(outcome)
+    return failures
 
 
 def _show(outcome: Outcome, folder: Path, terminal: Console, *, as_table: bool) -> None:
@@ -133,16 +169,3 @@ def parse_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], tuple[Datas
     if not asked:
         raise InputError(f"Expected at least one format, but got none. Known: {', '.join(_ALL_FORMATS)}.")
     return tuple(one for one in FORMATS if one in asked), tuple(one for one in DATASET_FORMATS if one in asked)
-
-
-def _progress() -> Progress:
-    """Make a progress bar that vanishes at the end; without a terminal there is none."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    return Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal)

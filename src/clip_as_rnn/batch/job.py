@@ -1,0 +1,245 @@
+"""What is done with one picture of a job, or with a few at once: is it done already, read, segment, write, record."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from clip_as_rnn.batch.manifest import Manifest
+from clip_as_rnn.batch.sources import Source
+from clip_as_rnn.config import SegmenterConfig, flat_settings
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.export.base import DatasetExporter, Sample
+from clip_as_rnn.export.datasets import DatasetFormat, open_datasets
+from clip_as_rnn.export.files import Format, Result, planned_paths, read_record, recorded_formats, save
+from clip_as_rnn.export.provenance import describe_provenance
+from clip_as_rnn.io.images import Picture, read_picture
+from clip_as_rnn.result import Segmentation
+from clip_as_rnn.segmenter import Segmenter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be done with every picture.
+
+    Attributes:
+        texts: what to look for, checked.
+        preset: the name of the preset that `config` came from, for the record.
+        config: all settings.
+        folder: where the results go; it is there.
+        formats: what to write of each picture.
+        datasets: what to write of all of them together.
+        skip_existing: leave out pictures whose results are there, of the same picture, texts, settings and models.
+        manifest: the folder's record, which says what is done already; None for none.
+        images_at_once: so many go through the recurrence side by side; above 1, scores may differ by rounding.
+    """
+
+    texts: tuple[str, ...]
+    preset: str
+    config: SegmenterConfig
+    folder: Path
+    formats: tuple[Format, ...]
+    datasets: tuple[DatasetFormat, ...] = ()
+    skip_existing: bool = False
+    manifest: Manifest | None = None
+    images_at_once: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of one picture: a result and where it was written, an error, or neither: its results were there."""
+
+    path: Path
+    segmentation: Segmentation | None = None
+    written: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+    error: InputError | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A picture in hand."""
+
+    source: Source
+    picture: Picture
+    digest: str
+
+
+def describe_settings(texts: Sequence[str], config: SegmenterConfig) -> dict[str, Any]:
+    """Describe what makes the results of a run, models apart."""
+    return {"texts": list(texts), **flat_settings(config)}
+
+
+class PictureJob:
+    """One job on its way, for several threads. Models and data sets are there from when they are first needed."""
+
+    def __init__(self, job: Job, load_segmenter: Callable[[], Segmenter]) -> None:
+        self._job = job
+        self._load_segmenter = load_segmenter
+        self._loading = Lock()
+        self._loaded: Segmenter | None = None
+        self._exporters: Mapping[DatasetFormat, DatasetExporter] = {}
+
+    def run(self, sources: Sequence[Source]) -> list[Outcome]:
+        """Do what is to be done with a few pictures, and say what became of each.
+
+        Raises:
+            CarError: something is wrong that concerns all pictures.
+        """
+        begun = time.perf_counter()
+        outcomes: dict[Path, Outcome] = {}
+        in_hand = []
+        for source in sources:
+            taken = self._take(source)
+            if isinstance(taken, Outcome):
+                outcomes[source.path] = taken
+            else:
+                in_hand.append(taken)
+        for one, found in zip(in_hand, self._segment(in_hand), strict=True):
+            seconds = (time.perf_counter() - begun) / len(in_hand)
+            if isinstance(found, InputError):
+                outcomes[one.source.path] = self._fail(one.source, found)
+            else:
+                outcomes[one.source.path] = self._write(one, found, seconds)
+        return [outcomes[source.path] for source in sources]
+
+    def close(self) -> None:
+        """Finish the data sets."""
+        for exporter in self._exporters.values():
+            exporter.close()
+
+    def _segmenter(self) -> Segmenter:
+        """Load the models, once, and open what needs to know them."""
+        with self._loading:
+            if self._loaded is None:
+                segmenter = self._load_segmenter()
+                if self._job.manifest is not None:
+                    self._job.manifest.begin(_fingerprints(segmenter.describe()))
+                self._exporters = open_datasets(self._job.datasets, self._job.folder, self._job.texts)
+                self._loaded = segmenter
+            return self._loaded
+
+    def _take(self, source: Source) -> _Read | Outcome:
+        """Read a picture, unless it is done already or cannot be read."""
+        if source.error is not None:
+            return Outcome(source.path, error=source.error)
+        try:
+            digest = _digest(source.path) if os.path.isfile(source.path) else ""  # noqa: PTH113 - never raises
+        except InputError as error:
+            return self._fail(source, error)
+        if self._is_done(source, digest):  # what it raises is the fault of the run, not of the picture
+            return Outcome(source.path)
+        try:
+            return _Read(source, read_picture(source.path), digest)
+        except InputError as error:
+            return self._fail(source, error)
+
+    def _segment(self, pictures: Sequence[_Read]) -> list[Segmentation | InputError]:
+        """Segment a few pictures side by side, or one; what is wrong with one does not touch the others."""
+        if not pictures:
+            return []
+        segmenter, trace = self._segmenter(), "figure" in self._job.formats
+        if len(pictures) == 1:
+            try:
+                return [segmenter.segment(pictures[0].picture.pixels, self._job.texts, trace=trace)]
+            except InputError as error:  # the texts were checked before: it is the image
+                return [error]
+        encoded, outcomes = {}, dict[int, Segmentation | InputError]()
+        for i, one in enumerate(pictures):
+            try:
+                encoded[i] = segmenter.encode(one.picture.pixels)
+            except InputError as error:
+                outcomes[i] = error
+        found = segmenter.segment_many(encoded.values(), self._job.texts, trace=trace, images_at_once=len(pictures))
+        outcomes.update(zip(encoded, found, strict=True))
+        return [outcomes[i] for i in range(len(pictures))]
+
+    def _write(self, one: _Read, segmentation: Segmentation, seconds: float) -> Outcome:
+        """Write the results of one picture, and then its line in the record."""
+        job, source = self._job, one.source
+        provenance = describe_provenance(job.preset, self._segmenter())
+        about = {"image": str(source.path), "notes": list(one.picture.notes), **provenance, "image_sha256": one.digest}
+        result = Result(segmentation, one.picture.pixels, about)
+        written = save(result, job.folder, stem=source.stem, formats=job.formats) if job.formats else []
+        for exporter in self._exporters.values():
+            written += exporter.add(Sample(source.stem, source.path, segmentation))
+        if job.manifest is not None:
+            entry = {
+                "stem": source.stem,
+                "image_sha256": one.digest,
+                "formats": [*job.formats, *job.datasets],
+                "outputs": [path.relative_to(job.folder).as_posix() for path in written],
+                "found": list(segmentation.texts),
+                "scores": [float(score) for score in segmentation.scores],
+                "seconds": round(seconds, 3),
+            }
+            job.manifest.record(str(source.path), entry)
+        return Outcome(source.path, segmentation, written, one.picture.notes)
+
+    def _fail(self, source: Source, error: InputError) -> Outcome:
+        if self._job.manifest is not None:
+            self._job.manifest.record(str(source.path), {"stem": source.stem, "error": str(error)})
+        return Outcome(source.path, error=error)
+
+    def _is_done(self, source: Source, digest: str) -> bool:
+        """Tell whether all results are there, made of what is asked for now; models are loaded only if all else is so.
+
+        The folder's record tells it, or with `skip_existing` the picture's own JSON.
+        """
+        job = self._job
+        entry = job.manifest.entries.get(str(source.path)) if job.manifest else None
+        if entry is not None and "error" not in entry:
+            outputs = [job.folder / name for name in entry["outputs"]]
+            same = entry["image_sha256"] == digest and {*job.formats, *job.datasets} <= set(entry["formats"])
+            if same and all(path.exists() for path in outputs):
+                self._segmenter()  # refuses other models
+                return str(source.path) in job.manifest.entries if job.manifest else False
+        return job.skip_existing and self._is_recorded(source, digest)
+
+    def _is_recorded(self, source: Source, digest: str) -> bool:
+        """Tell whether all results are there, none younger than their JSON, which says that they are what is asked."""
+        job = self._job
+        (record,) = planned_paths(job.folder, source.stem, ["json"])
+        stored = read_record(record)
+        asked = {"image": str(source.path), "queries": job.texts, "settings": flat_settings(job.config)}
+        if not set(job.formats) <= set(recorded_formats(stored)) or any(
+            stored.get(name) != json.loads(json.dumps(value)) for name, value in asked.items()
+        ):
+            return False
+        try:
+            written_ns = record.stat().st_mtime_ns
+            targets = planned_paths(job.folder, source.stem, job.formats)
+            if any(target.stat().st_mtime_ns > written_ns for target in targets):
+                return False
+        except OSError:
+            return False
+        if stored.get("image_sha256") != digest:
+            return False
+        if _fingerprints(stored.get("models")) != _fingerprints(self._segmenter().describe()):
+            return False
+        samples = (exporter.paths(source.stem, source.path) for exporter in self._exporters.values())
+        return all(path.exists() for paths in samples for path in paths)
+
+
+def _fingerprints(models: object) -> dict[str, Any]:
+    """Pick what identifies the weights out of a description of models; device and precision may differ."""
+    named = models if isinstance(models, Mapping) else {}
+    return {name: value for name, value in named.items() if name.endswith("fingerprint")}
+
+
+def _digest(path: Path) -> str:
+    """Digest a picture's file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"The image {str(path)!r} cannot be read: {error.strerror or error}.") from error
