@@ -133,9 +133,9 @@ def test_a_large_image_never_holds_many_masks_at_once(sam):
 def test_masks_return_from_the_disk_as_they_were(sam, tmp_path):
     found = generate(sam, photo())
     file = tmp_path / "deep" / cache_name(sam, photo(), LOOSE)
-    assert read_masks(file) is None
+    assert read_masks(file, (40, 60)) is None
     write_masks(file, found)
-    again = read_masks(file)
+    again = read_masks(file, (40, 60))
     np.testing.assert_array_equal(again.boxes, found.boxes)
     np.testing.assert_array_equal(again.scores, found.scores)
     for i in range(len(found)):
@@ -158,29 +158,48 @@ def test_what_the_masks_depend_on_names_the_file(sam, tmp_path):
 def test_a_damaged_file_is_ignored(sam, tmp_path, keep):
     file = tmp_path / "masks.npz"
     write_masks(file, generate(sam, photo()))
-    assert read_masks(file) is not None
+    assert read_masks(file, (40, 60)) is not None
     file.write_bytes(file.read_bytes()[:keep])
-    assert read_masks(file) is None
+    assert read_masks(file, (40, 60)) is None
 
 
 def test_a_file_whose_lists_differ_is_ignored(tmp_path):
     file = tmp_path / "masks.npz"
     one = {"size_hw": (1, 4), "counts": np.array([1]), "runs": np.array([4]), "boxes": np.zeros((1, 4), np.int64)}
     np.savez(file, **one, scores=np.ones(1))
-    assert len(read_masks(file)) == 1
+    assert len(read_masks(file, (1, 4))) == 1
     np.savez(file, **one, scores=np.ones(2))
-    assert read_masks(file) is None
+    assert read_masks(file, (1, 4)) is None
+
+
+@pytest.mark.parametrize(("runs", "size_hw"), [([3], (1, 4)), ([4], (2, 2)), ([-1, 5], (1, 4))])
+def test_a_file_whose_masks_are_not_of_the_images_size_is_ignored(tmp_path, runs, size_hw):
+    file = tmp_path / "masks.npz"
+    one = {"size_hw": (1, 4), "counts": np.array([len(runs)]), "runs": np.array(runs)}
+    np.savez(file, **one, boxes=np.zeros((1, 4), np.int64), scores=np.ones(1))
+    assert read_masks(file, size_hw) is None
+
+
+def test_a_flipped_byte_is_ignored_or_changes_nothing(tmp_path):
+    file = tmp_path / "masks.npz"
+    mask = np.random.default_rng(0).random((12, 15)) > 0.5
+    write_masks(file, AutomaticMasks((12, 15), (run_lengths(mask),), np.zeros((1, 4), np.int64), np.ones(1)))
+    whole = file.read_bytes()
+    for i in range(0, len(whole), 3):
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        known = read_masks(file, (12, 15))
+        assert known is None or (known[0] == mask).all()
 
 
 def test_a_pickle_is_not_opened(tmp_path):
     file = tmp_path / "masks.npz"
     np.savez(file, size_hw=(4, 4), counts=np.array([1]), runs=np.array([{}]), boxes=[], scores=[])
-    assert read_masks(file) is None
+    assert read_masks(file, (40, 60)) is None
 
 
 def test_no_masks_return_as_none(sam, tmp_path):
     write_masks(tmp_path / "masks.npz", generate(sam, photo(), AutomaticRules(2, 1e6, 0.0, 0.7)))
-    assert len(read_masks(tmp_path / "masks.npz")) == 0
+    assert len(read_masks(tmp_path / "masks.npz", (40, 60))) == 0
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 5))))
@@ -203,3 +222,5 @@ def test_nothing_is_kept_unless_a_folder_is_named(monkeypatch, tmp_path):
     assert mask_cache_folder() is None
     monkeypatch.setenv("CLIP_AS_RNN_SAM_CACHE", str(tmp_path))
     assert mask_cache_folder() == tmp_path
+    monkeypatch.setenv("CLIP_AS_RNN_SAM_CACHE", "off")
+    assert mask_cache_folder() is None

@@ -13,7 +13,15 @@ from clip_as_rnn.refine.sam.weights import load_sam
 from random_sam import FAMILIES, random_model, save_random_sam
 
 CPU = torch.device("cpu")
-SIZES = [(40, 60), (61, 33), (64, 64), (7, 200), (1, 5), (130, 97)]
+SIZES = [
+    (40, 60),
+    (61, 33),
+    (64, 64),
+    (7, 200),
+    (1, 5),
+    (130, 97),
+    (100, 100),
+]  # the last one is square, and no side of SAM's
 SIDES = {"sam": 64, "sam_hq": 64, "sam2": 128}
 
 
@@ -188,6 +196,8 @@ def test_an_image_leaves_no_trace_in_the_model(pair):
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)."),
     ],
 )
 def test_too_little_memory_names_the_setting_to_lower(pair, monkeypatch, error):
@@ -216,6 +226,8 @@ def test_the_encoder_says_so_when_memory_is_short(pair, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(sam._model, "get_image_embeddings", fail)
-    with pytest.raises(InputError, match=r"too little memory for the image encoder of this SAM on cpu; take a smaller"):
+    with pytest.raises(
+        InputError, match=r"too little memory for the image encoder of this SAM on cpu; .* \(--dtype bfloat16\)"
+    ):
         sam.encode(photo())
     assert isinstance(sam, Sam)

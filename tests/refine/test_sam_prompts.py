@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from clip_as_rnn.refine.sam.frame import Preprocessing, place
-from clip_as_rnn.refine.sam.model import SamMasks
-from clip_as_rnn.refine.sam.prompts import choose, make_prompts, prompt_logits, split_parts
+from clip_as_rnn.refine.sam.model import Sam, SamImage, SamMasks
+from clip_as_rnn.refine.sam.prompts import Prompt, ask, choose, make_prompts, prompt_logits, split_parts
 
 FRAME = place((32, 64), Preprocessing(64, 16, True, (0, 0, 0), (1, 1, 1)))
 
@@ -106,3 +106,21 @@ def test_the_best_answer_agrees_and_is_thought_well_of(scores, best):
 def test_an_empty_answer_to_an_empty_prompt_is_no_error():
     nothing = np.zeros((16, 16), bool)
     assert choose(answers(nothing, nothing, scores=[0.5, 0.9]), torch.zeros(1, 16, 16)) == [0]
+
+
+def test_what_sam_draws_in_the_padding_does_not_count():
+    """The first mask is the prompt, and goes on below the image; the second is half the prompt."""
+    soft = mask_of((0, 8, 0, 8), size_hw=(16, 16))
+    wide, half = mask_of((0, 16, 0, 8), size_hw=(16, 16)), mask_of((0, 8, 0, 6), size_hw=(16, 16))
+
+    class Drawing(Sam):
+        def __init__(self):
+            pass
+
+        def decode_boxes(self, image, boxes, logits):
+            return answers(wide, half, scores=[0.9, 0.9])
+
+    prompt = Prompt(np.array([0.0, 0.0, 31.0, 31.0]), soft.astype(np.float32))
+    image = SamImage(FRAME, torch.zeros(1, 1, 1, 1))
+    (answer,) = ask(Drawing(), image, [prompt], log_odds=False, at_once=1).logits
+    np.testing.assert_array_equal(answer > 0, wide)

@@ -224,3 +224,13 @@ def test_weights_in_several_files_are_joined(tmp_path):
     assert len(list((tmp_path / "b").glob("*.safetensors"))) > 1
     image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     torch.testing.assert_close(load(tmp_path / "b").encode(image).features, whole.encode(image).features)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB).")])
+def test_too_little_memory_is_not_called_damage(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("clip_as_rnn.refine.sam.weights._load_model", fail)
+    with pytest.raises(InputError, match=r"^There is too little memory for the SAM in '.*' on cpu; take a smaller one"):
+        load(save_random_sam(tmp_path, "sam"))

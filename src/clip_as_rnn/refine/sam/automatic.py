@@ -14,7 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.refine.sam.boxes import mask_box, suppress_boxes
-from clip_as_rnn.refine.sam.model import Sam, SamImage
+from clip_as_rnn.refine.sam.model import Sam, SamImage, explain_lack_of_memory, masks_of_size
 from clip_as_rnn.types import Mask
 
 _STABILITY_OFFSET = 1.0  # logits by which the threshold is moved either way
@@ -80,7 +80,7 @@ def generate_masks(sam: Sam, image: SamImage, rules: AutomaticRules, *, points_a
         points_at_once: points in one decoder batch; changes memory and time alone.
 
     Raises:
-        InputError: the device has too little memory for so many points at once.
+        InputError: the device has too little memory for so many points at once, or for masks of the image's size.
     """
     runs, boxes, scores = [], [], []
     points = point_grid(rules.points_per_side, image.frame.size_hw)
@@ -118,11 +118,14 @@ def point_grid(points_per_side: int, size_hw: tuple[int, int]) -> Float[ndarray,
 def _stable_masks(image: SamImage, logits: Float[Tensor, "n s s"], threshold: float) -> Iterator[Mask | None]:
     """Grow one mask after the other to the image's size; None for one that the threshold's place would change."""
     for one in logits:
-        grown = image.frame.grow_logits(one[None])[0]
-        if threshold > 0:
-            high = torch.count_nonzero(grown > _STABILITY_OFFSET).item()
-            low = torch.count_nonzero(grown > -_STABILITY_OFFSET).item()
-            if low == 0 or high / low < threshold:
-                yield None
-                continue
-        yield (grown > 0).cpu().numpy()
+        with explain_lack_of_memory(masks_of_size(image.frame.size_hw)):
+            grown = image.frame.grow_logits(one[None])[0]
+            mask = (grown > 0).cpu().numpy() if threshold <= 0 or _is_stable(grown, threshold) else None
+        yield mask
+
+
+def _is_stable(logits: Float[Tensor, "h w"], threshold: float) -> bool:
+    """Compare the mask at a higher and at a lower threshold of its logits; one without pixels is not stable."""
+    high = torch.count_nonzero(logits > _STABILITY_OFFSET).item()
+    low = torch.count_nonzero(logits > -_STABILITY_OFFSET).item()
+    return low > 0 and high / low >= threshold

@@ -44,12 +44,14 @@ class Frame:
         size_hw: the image's own height and width.
         inner_hw: its height and width inside the encoder's square, at the top left.
         side_px, mask_side_px: of the squares.
+        keep_aspect: scaled and padded, or squeezed.
     """
 
     size_hw: tuple[int, int]
     inner_hw: tuple[int, int]
     side_px: int
     mask_side_px: int
+    keep_aspect: bool
 
     @property
     def mask_inner_hw(self) -> tuple[int, int]:
@@ -63,9 +65,12 @@ class Frame:
         return torch.from_numpy(positions * np.array([inner_width / width, inner_height / height])).float()
 
     def grow_logits(self, logits: Float[Tensor, "k s s"]) -> Float[Tensor, "k h w"]:
-        """Enlarge mask logits to the image: to the encoder's square, without the padding, to the image."""
+        """Enlarge mask logits to the image: to the encoder's square, without the padding, to the image.
+
+        As the processors do it: those of SAM 2 in one step, those of SAM and HQ-SAM in two for square images as well.
+        """
         inner_height, inner_width = self.inner_hw
-        if self.inner_hw == (self.side_px, self.side_px):  # one step, as SAM 2 does; the first would change nothing
+        if not self.keep_aspect:
             return interpolate(logits[None], self.size_hw, mode="bilinear", align_corners=False)[0]
         square = interpolate(logits[None], (self.side_px, self.side_px), mode="bilinear", align_corners=False)
         return interpolate(
@@ -88,7 +93,8 @@ def place(size_hw: tuple[int, int], preprocessing: Preprocessing) -> Frame:
     if preprocessing.keep_aspect:
         scale = side_px / max(size_hw)
         inner_hw = (int(size_hw[0] * scale + 0.5), int(size_hw[1] * scale + 0.5))
-    return Frame(size_hw, (max(1, inner_hw[0]), max(1, inner_hw[1])), side_px, preprocessing.mask_side_px)
+    inner_hw = (max(1, inner_hw[0]), max(1, inner_hw[1]))
+    return Frame(size_hw, inner_hw, side_px, preprocessing.mask_side_px, preprocessing.keep_aspect)
 
 
 def prepare_pixels(image: RgbImage, preprocessing: Preprocessing) -> Pixels:

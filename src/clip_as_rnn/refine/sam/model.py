@@ -19,6 +19,7 @@ from clip_as_rnn.refine.sam.frame import Frame, Preprocessing, place, prepare_pi
 from clip_as_rnn.types import RgbImage
 
 Family = Literal["sam", "sam_hq", "sam2"]
+_NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # on the CPU, on MPS, on Windows' CPU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +42,11 @@ class SamMasks:
     """What SAM answers to n prompts: k masks each.
 
     Attributes:
-        logits: (n, k, s, s) float32, above 0 inside the mask; `Frame.grow_logits` carries them to the image.
+        logits: (n, k, h, w) float32, above 0 inside the mask; `Frame.grow_logits` carries them to the image.
         scores: (n, k) float32, the IoU that SAM predicts for each mask; no probability, it may leave [0, 1].
     """
 
-    logits: Float[Tensor, "n k s s"]
+    logits: Float[Tensor, "n k h w"]
     scores: Float[Tensor, "n k"]
 
 
@@ -80,7 +81,7 @@ class Sam:
         """
         frame = place((image.shape[0], image.shape[1]), self.preprocessing)
         pixels = prepare_pixels(image, self.preprocessing).to(self.device, self.dtype)
-        way_out = "take a smaller SAM, precision='bfloat16' or another device"
+        way_out = "take a smaller SAM, dtype='bfloat16' (--dtype bfloat16) or another device"
         with explain_lack_of_memory(f"the image encoder of this SAM on {self.device}; {way_out}"):
             embeddings = self._model.get_image_embeddings(pixels)
         if self.family == "sam":
@@ -148,8 +149,13 @@ def explain_lack_of_memory(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "allocate memory" not in str(error):  # how the allocator of the CPU says it
+        if not known and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise InputError(f"There is too little memory for {what}.") from error
+
+
+def masks_of_size(size_hw: tuple[int, int]) -> str:
+    """Say what memory is needed for where masks grow to an image's size, and the way out."""
+    return f"masks of {size_hw[1]:,} x {size_hw[0]:,} pixels; take a smaller image, or another device"

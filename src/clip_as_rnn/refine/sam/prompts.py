@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.refine.sam.frame import Frame
-from clip_as_rnn.refine.sam.model import Sam, SamImage, SamMasks
+from clip_as_rnn.refine.sam.model import Sam, SamImage, SamMasks, explain_lack_of_memory, masks_of_size
 from clip_as_rnn.types import Mask
 
 _LOGIT_LIMIT = 10.0  # SAM's own logits lie within +-10 to 20
@@ -68,8 +68,9 @@ class Answers:
         return len(self.logits)
 
     def __getitem__(self, index: int) -> Mask:
-        """Draw one mask at the image's size."""
-        return (self.frame.grow_logits(self.logits[index][None])[0] > 0).cpu().numpy()
+        """Draw one mask at the image's size; InputError where there is too little memory."""
+        with explain_lack_of_memory(masks_of_size(self.frame.size_hw)):
+            return (self.frame.grow_logits(self.logits[index][None])[0] > 0).cpu().numpy()
 
 
 def split_parts(mask: Mask, limit: int) -> Parts:
@@ -113,26 +114,30 @@ def prompt_logits(soft: Float[ndarray, "n s s"], *, log_odds: bool) -> Float[Ten
 def ask(sam: Sam, image: SamImage, prompts: Sequence[Prompt], *, log_odds: bool, at_once: int) -> Answers:
     """Answer each prompt by the best of SAM's masks, in order; `at_once` prompts share one decoder batch.
 
+    What SAM draws in the padding around the image plays no part in which mask is the best.
+
     Raises:
         InputError: the device has too little memory for so many prompts at once.
     """
     best: list[Tensor] = []
+    height, width = image.frame.mask_inner_hw
     for start in range(0, len(prompts), at_once):
         some = prompts[start : start + at_once]
         soft, boxes = np.stack([one.soft for one in some]), np.stack([one.box for one in some])
         masks = sam.decode_boxes(image, boxes, prompt_logits(soft, log_odds=log_odds))
-        chosen = choose(masks, torch.from_numpy(soft).to(masks.logits.device))
+        inside = SamMasks(masks.logits[..., :height, :width], masks.scores)
+        chosen = choose(inside, torch.from_numpy(soft[:, :height, :width]).to(masks.logits.device))
         best.extend(masks.logits[i, k].clone() for i, k in enumerate(chosen))
     return Answers(image.frame, tuple(best))
 
 
-def choose(masks: SamMasks, soft: Float[Tensor, "n s s"]) -> list[int]:
+def choose(masks: SamMasks, soft: Float[Tensor, "n h w"]) -> list[int]:
     """Take for every prompt the mask with the largest product of predicted IoU and agreement with the prompt.
 
     The agreement is the IoU of mask and soft mask, the latter counted with its weights; the predicted IoU counts as at
     least 0 and at most 1. Of equals the first wins.
     """
-    inside = masks.logits > 0  # n k s s
+    inside = masks.logits > 0  # n k h w
     shared = (inside * soft[:, None]).sum((2, 3))
     union = inside.sum((2, 3)) + soft.sum((1, 2))[:, None] - shared
     agreement = torch.where(union > 0, shared / union, 0.0)  # n k

@@ -183,7 +183,7 @@ class SamRefiner:
     def _find_all(self, image: ImageForSam) -> AutomaticMasks:
         """Find everything in an image, or read it from the disk."""
         file = self.cache / cache_name(self.sam, image.pixels, self.rules.automatic) if self.cache else None
-        known = read_masks(file) if file else None
+        known = read_masks(file, image.size_hw) if file else None
         if known is not None:
             return known
         masks = generate_masks(self.sam, image.encoded, self.rules.automatic, points_at_once=self.rules.at_once)

@@ -16,7 +16,7 @@ from clip_as_rnn.encoders.hub import find_folder, fingerprint, first_line
 from clip_as_rnn.errors import InputError, WeightsError
 from clip_as_rnn.refine.sam.checkpoint import SamDescription, read_description
 from clip_as_rnn.refine.sam.frame import Preprocessing
-from clip_as_rnn.refine.sam.model import Sam
+from clip_as_rnn.refine.sam.model import Sam, explain_lack_of_memory
 
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all families were trained with
@@ -33,7 +33,7 @@ def load_sam(
     """Load a SAM, an HQ-SAM or a SAM 2 / 2.1 in the format of transformers.
 
     Raises:
-        InputError: a folder that holds no SAM, one of an unknown family, or pickles only.
+        InputError: a folder that holds no SAM, one of an unknown family, or pickles only; or too little memory.
         WeightsError: an id whose files are neither in the cache nor to be had now, or files that are damaged.
         DependencyError: a transformers without this family.
     """
@@ -42,11 +42,12 @@ def load_sam(
     try:
         files = _find_weights(folder)
         description = read_description(folder)
-        model = _load_model(description, files)
-        model.vision_encoder.to(dtype)
-        model.mask_decoder.to(dtype)
         preprocessing = _read_preprocessing(folder, description)
-        return Sam(model.to(device), description.family, preprocessing, fingerprint(folder))
+        with explain_lack_of_memory(f"the SAM in '{folder}' on {device}; take a smaller one, or another device"):
+            model = _load_model(description, files)
+            model.vision_encoder.to(dtype)
+            model.mask_decoder.to(dtype)
+            return Sam(model.to(device), description.family, preprocessing, fingerprint(folder))
     except InputError:
         raise
     except _DAMAGE as error:
