@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import clip_as_rnn
+from clip_as_rnn.apps.server import label_studio
 from clip_as_rnn.apps.server.guard import Guard, refusal
 from clip_as_rnn.apps.server.metrics import CONTENT_TYPE
 from clip_as_rnn.apps.server.openapi import document, request_body
@@ -67,6 +68,7 @@ def create_app(service: Service, *, token: str | None = None, origins: Collectio
     )
     _add_segmentation(app, service)
     _add_operations(app, service)
+    label_studio.add_routes(app, service)
     app.openapi = lambda: document(app, (HuggingFaceRequest, SegmentRequest))  # type: ignore[method-assign] # FastAPI's own way to extend it
     if origins:
         app.add_middleware(

@@ -1,0 +1,1 @@
+"""What labeling tools expect of a model."""
