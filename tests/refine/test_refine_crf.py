@@ -105,6 +105,13 @@ def test_masks_and_marginals_of_one_inference_are_those_of_two(mode: str) -> Non
 
 
 @pytest.mark.parametrize("mode", ["semantic", "referring"])
+def test_marginals_hold_no_more_than_the_texts_and_one_background(mode: str) -> None:
+    _, marginals = CrfRefiner(mode=mode, kernels=KERNELS).refine_softly(photo(), soft_masks(3))
+    assert marginals is not None
+    assert marginals.untyped_storage().nbytes() <= 4 * (1 + 3) * 32 * 48
+
+
+@pytest.mark.parametrize("mode", ["semantic", "referring"])
 @pytest.mark.parametrize(("texts", "is_on", "kept"), [(0, True, 1 << 26), (3, False, 1 << 26), (3, True, 0)])
 def test_marginals_that_are_not_there_or_too_many_are_none(
     mode: str, texts: int, is_on: bool, kept: int, monkeypatch: pytest.MonkeyPatch

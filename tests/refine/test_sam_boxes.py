@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clip_as_rnn.errors import InputError
 from clip_as_rnn.refine.sam import suppress_boxes
 from clip_as_rnn.refine.sam.boxes import mask_box
 
@@ -65,6 +66,11 @@ def test_boxes_of_one_line_suppress_nothing():
 @pytest.mark.parametrize("kind", [np.zeros, torch.zeros])
 def test_no_boxes_leave_none(kind):
     assert suppress_boxes(kind((0, 4)), kind(0), 0.7).shape == (0,)
+
+
+def test_every_box_needs_a_score():
+    with pytest.raises(InputError, match=r"^Expected one score per box, but got 3 boxes and 2 scores\.$"):
+        suppress_boxes(np.zeros((3, 4)), np.zeros(2), 0.7)
 
 
 def test_gives_back_the_kind_it_was_given():

@@ -159,6 +159,11 @@ def test_without_candidates_every_mask_stays(candidates):
     np.testing.assert_array_equal(refined, masks)
 
 
+def test_without_candidates_no_mask_is_made(monkeypatch):
+    monkeypatch.setattr(TextMasks, "__getitem__", lambda masks, index: pytest.fail("made a mask"))
+    assert list(match_each(TextMasks(np.stack(list(CAR.values())), 6), SAM[:0], MatchRules(**PAPER))) == []
+
+
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1)])
 def test_images_of_one_line_work(shape):
     masks, candidates = np.ones((1, *shape), bool), np.ones((2, *shape), bool)

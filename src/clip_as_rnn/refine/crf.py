@@ -73,8 +73,11 @@ class CrfRefiner:
         if self.mode == "semantic":
             marginals = self._together(image, masks)
             return np.asarray(marginals.argmax(0).cpu().numpy()), marginals[1:]
-        pairs = torch.stack(list(self._one_by_one(image, masks)))  # n 2 h w
-        return np.asarray((pairs[:, 1] > pairs[:, 0]).cpu().numpy()), pairs[:, 1]
+        found = np.zeros((len(masks), *image.shape[:2]), dtype=bool)
+        marginals = torch.empty(found.shape, device=self.device)
+        for i, (background, text) in enumerate(self._one_by_one(image, masks)):
+            found[i], marginals[i] = (text > background).cpu().numpy(), text
+        return found, marginals
 
     def marginals(self, image: RgbImage, masks: PatchMaps) -> SoftMasks:
         """Give the probability of each text at each pixel, (n, h, w) in [0, 1], as the CRF leaves it.

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, from_numpy
 
+from clip_as_rnn.errors import InputError
 from clip_as_rnn.types import Mask
 
 Array = ndarray | Tensor
@@ -28,7 +29,7 @@ def suppress_boxes(
 ) -> Int[Tensor, " k"]: ...
 
 
-def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " m"], iou_threshold: float) -> Int[Array, " k"]:
+def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " _"], iou_threshold: float) -> Int[Array, " k"]:
     """Drop every box that overlaps a better one too much (greedy non-maximum suppression).
 
     Args:
@@ -38,7 +39,12 @@ def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " m"], iou
 
     Returns:
         Indices of the boxes kept, best first, in an array of the kind of `boxes`.
+
+    Raises:
+        InputError: there are not as many scores as boxes.
     """
+    if len(boxes) != len(scores):
+        raise InputError(f"Expected one score per box, but got {len(boxes)} boxes and {len(scores)} scores.")
     kept = _suppress(_as_floats(boxes), _as_floats(scores), iou_threshold)
     return from_numpy(kept).to(boxes.device) if isinstance(boxes, Tensor) else kept
 

@@ -122,11 +122,13 @@ def match_each(
 
     Yields nothing where there are no candidates. Holds one candidate at a time, however many there are.
     """
+    if len(candidates) == 0:
+        return
     shared, areas = count_overlaps(masks, candidates)
     for i in range(len(masks)) if order is None else order:
         mask = masks[i]
         mask_area = int(np.count_nonzero(mask))
-        if mask_area == 0 or len(candidates) == 0:
+        if mask_area == 0:
             continue
         iom = intersection_over_minimum(shared[i], areas, mask_area, rules.overlap_floor)
         chosen = np.flatnonzero(iom > rules.iom_threshold)

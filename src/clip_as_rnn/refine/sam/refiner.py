@@ -145,6 +145,7 @@ class SamRefiner:
         candidates = job.image.all_masks
         if len(candidates) == 0:
             yield from ((i, None, candidates) for i in job.order)
+            return
         for i, match in match_each(job.masks, candidates, self.rules.matching, job.order):
             yield i, match, candidates
 
