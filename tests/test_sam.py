@@ -102,6 +102,7 @@ def test_what_was_loaded_is_described(segmenter, folder):
     assert described["sam"] == str(folder)
     assert len(described["sam_fingerprint"]) == 16
     assert not any(name.startswith("sam") for name in load_segmenter("tiny").describe())
+    assert not any(name.startswith("sam") for name in segmenter.replace(sam=None).describe())
 
 
 def test_sam_can_be_turned_off_and_on_but_not_exchanged(segmenter, folder):

@@ -166,8 +166,8 @@ class ClipModels:
             self._build_replacer(config),
         )
 
-    def describe(self) -> Mapping[str, str]:
-        """Name the models, what identifies their weights, the device and the precision."""
+    def describe(self, config: SegmenterConfig) -> Mapping[str, str]:
+        """Name the models that these settings use, what identifies their weights, the device and the precision."""
         proposal, classifier = self.proposal_encoder, self.classifier_encoder
         described = {
             "model": self.names[0],
@@ -178,7 +178,7 @@ class ClipModels:
             "dtype": str(proposal.dtype).removeprefix("torch."),
             "classifier_dtype": str(classifier.dtype).removeprefix("torch."),
         }
-        if self.sam is not None:
+        if self.sam is not None and config.refine.sam is not None:
             described["sam"], described["sam_fingerprint"] = str(self.names[2]), self.sam.fingerprint
             described["sam_dtype"] = str(self.sam.dtype).removeprefix("torch.")
         return described

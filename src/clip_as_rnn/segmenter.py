@@ -278,7 +278,7 @@ class Segmenter:
 
     def describe(self) -> Mapping[str, str]:
         """Name the models, what identifies their weights, the device and the precision."""
-        return {} if self.models is None else self.models.describe()
+        return {} if self.models is None else self.models.describe(self.config)
 
 
 def _ignore(_: Progress) -> None:

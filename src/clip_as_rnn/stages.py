@@ -27,8 +27,8 @@ class Models(Protocol):
     def build_stages(self, config: SegmenterConfig) -> Stages:
         """Make stages; raises InputError where the settings do not suit the models, or ask for others."""
 
-    def describe(self) -> Mapping[str, str]:
-        """Name the models, what identifies their weights, the device and the precision."""
+    def describe(self, config: SegmenterConfig) -> Mapping[str, str]:
+        """Name the models that these settings use, what identifies their weights, the device and the precision."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class MadeUpModels:
     def build_stages(self, config: SegmenterConfig) -> Stages:
         return Stages(MadeUpProposer(), MadeUpClassifier(), MadeUpRefiner())
 
-    def describe(self) -> Mapping[str, str]:
+    def describe(self, config: SegmenterConfig) -> Mapping[str, str]:
         return {"model": "made up"}
 
 
