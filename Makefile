@@ -28,6 +28,7 @@ format: .venv/.dev
 
 bench: .venv/.dev  ## seconds per stage against the encoders alone, float32 and bfloat16; about ten minutes
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.mask_tokens
 
 bench-sam: .venv/.dev  ## SAM as a last stage, both ways, random weights of ViT-B; about six minutes
 	$(BIN)/python -m benchmarks.sam

@@ -40,7 +40,7 @@ TEXTS = (
 )
 
 
-def untrained_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
+def untrained_clip(size: str, dtype: torch.dtype, made: type[ClipEncoder] = ClipEncoder) -> ClipEncoder:
     """Make a CLIP with the sizes of ViT-B/16 or ViT-L/14 and random weights; the same ones at every call."""
     large = size == "L/14"
     text = {"hidden_size": 768 if large else 512, "num_attention_heads": 12 if large else 8, "num_hidden_layers": 12}
@@ -53,7 +53,7 @@ def untrained_clip(size: str, dtype: torch.dtype) -> ClipEncoder:
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=width, logit_scale_init_value=4.6052)
     model = CLIPModel(config).to(dtype)
     tokenizer = load_tokenizer(GOLDEN / "generator", 514)
-    return ClipEncoder(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
+    return made(model, tokenizer, CLIP_PREPARATION, f"random {size} {dtype}")
 
 
 def make_segmenter(dtype: torch.dtype, preset: str, sam: Sam | None = None, **settings: object) -> Segmenter:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
+from clip_as_rnn.encoders.base import ignore_tick
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Proposal
@@ -40,7 +41,7 @@ class FakeProposer:
         self.encoded.append(int(image[0, 0, 0]))
         return FakeImage(image)
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts, tick=ignore_tick):
         self.questions.append(tuple(texts))
         return tuple(texts)
 
@@ -65,10 +66,10 @@ class FakeClassifier:
     def encode_image(self, image):
         return FakeImage(image)
 
-    def encode_texts(self, texts):
+    def encode_texts(self, texts, tick=ignore_tick):
         return tuple(texts)
 
-    def classify(self, masks):
+    def classify(self, masks, tick=ignore_tick):
         self.images_at_once.append(len(masks))
         left = [tuple(one.texts[i] for i in one.active) for one in masks]
         return [

@@ -46,7 +46,7 @@ def numbers(config):
 
 
 def test_the_presets_are_these():
-    names = {"default", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
+    names = {"default", "fast", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
     assert set(PRESETS) == names | {f"paper-{name}-sam" for name in WITH_SAM}
 
 
@@ -144,7 +144,19 @@ def test_the_crf_is_that_of_the_paper_but_for_the_bundled_model(config):
 
 
 def test_a_lone_text_can_fail_only_where_we_recommend():
-    assert {name for name, config in PRESETS.items() if config.classify.contrast_texts} == {"default", "tiny"}
+    assert {name for name, config in PRESETS.items() if config.classify.contrast_texts} == {
+        *("default", "fast", "tiny")
+    }
+
+
+def test_masks_are_judged_by_mask_tokens_only_where_we_recommend():
+    by_tokens = {name for name, config in PRESETS.items() if config.classify.classify_by == "mask-tokens"}
+    assert by_tokens == {"fast"}
+
+
+def test_fast_is_default_with_mask_tokens():
+    default, fast = flat_settings(PRESETS["default"]), flat_settings(PRESETS["fast"])
+    assert {name for name in default if default[name] != fast[name]} == {"classify_by"}
 
 
 def test_only_tiny_uses_the_bundled_model():
@@ -155,11 +167,11 @@ def test_only_tiny_uses_the_bundled_model():
 
 def test_an_unknown_preset_is_met_with_the_nearest():
     with pytest.raises(
-        InputError, match=r"No preset named 'pape-voc'\. Did you mean 'paper-voc'\? Known: default, tiny"
+        InputError, match=r"No preset named 'pape-voc'\. Did you mean 'paper-voc'\? Known: default, fast, tiny"
     ):
         find_preset("pape-voc")
 
 
 def test_a_preset_unlike_any_is_met_with_all_of_them():
-    with pytest.raises(InputError, match=r"No preset named 'xyz'\. Known: default, tiny, paper-voc"):
+    with pytest.raises(InputError, match=r"No preset named 'xyz'\. Known: default, fast, tiny, paper-voc"):
         find_preset("xyz")

@@ -279,6 +279,37 @@ def test_progress_names_every_piece_of_work_before_it_begins():
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"visual_prompts": ("circle", "blur")}, "visual prompts (blur, circle)"),
+        ({"visual_prompts": ()}, "the plain image"),
+        ({"classify_by": "mask-tokens", "mask_token_block": 2}, "mask tokens from block 2 on"),
+    ],
+)
+def test_a_trace_says_how_masks_were_judged(settings, words):
+    assert fake_segmenter(share, **settings).segment(IMAGE, ["a"], trace=True).trace.judged_by == words
+
+
+def test_progress_counts_what_a_stage_counts(monkeypatch):
+    segmenter, told = fake_segmenter(share), []
+    encode, classify = segmenter.stages.classifier.encode_texts, segmenter.stages.classifier.classify
+
+    def counted_texts(texts, tick):
+        tick(1, 2)
+        return encode(texts)
+
+    def counted_masks(masks, tick):
+        tick(2, 3)
+        return classify(masks)
+
+    monkeypatch.setattr(segmenter.stages.classifier, "encode_texts", counted_texts)
+    monkeypatch.setattr(segmenter.stages.classifier, "classify", counted_masks)
+    segmenter.segment(IMAGE, ["a", "b"], callback=told.append)
+    counted = [(one.stage, one.step, one.texts, one.done, one.total) for one in told if one.done]
+    assert counted == [("encode", 0, 2, 1, 2), ("classify", 1, 2, 2, 3)]
+
+
 def test_a_callback_that_raises_ends_the_segmentation():
     def stop(progress):
         if progress.stage == "classify":

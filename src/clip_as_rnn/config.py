@@ -73,6 +73,12 @@ class ClassifyConfig(_Section):
     """Stage 2: one score per mask, by the classifier CLIP."""
 
     classifier: str = VIT_L14  # g: a Hugging Face id, a local folder, or "tiny"
+    classify_by: Literal["visual-prompts", "mask-tokens"] = (
+        "visual-prompts"  # a picture per mask, or one for all (ours)
+    )
+    mask_token_block: int = _number(0, 0, 1000)  # mask tokens are the image's class token before this block
+    mask_token_share: float = _number(0.0, 0.0, 1.0)  # a patch belongs to a mask that covers more than this of it
+    mask_token_average: bool = False  # a mask's feature is the mean of those at eta / 2, eta and 2 eta
     mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
     score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
@@ -82,6 +88,14 @@ class ClassifyConfig(_Section):
     contrast_texts: tuple[str, ...] = ()  # share the classifier's softmax, so that even a lone text can fail (ours)
     classifier_skipped_blocks: int = _number(0, 0, 1000)  # release: 1, the classifier's last block is left out
     classifier_view: Literal["crop", "whole"] = "crop"  # center square of the image (CLIP), or all of it, squeezed
+
+    @property
+    def judged_by(self) -> str:
+        """Say in words how the classifier is shown a mask."""
+        if self.classify_by == "mask-tokens":
+            return f"mask tokens from block {self.mask_token_block} on"
+        drawn = ", ".join(prompt for prompt in VISUAL_PROMPTS if prompt in self.visual_prompts)
+        return f"visual prompts ({drawn})" if drawn else "the plain image"
 
 
 @dataclass(frozen=True, kw_only=True)

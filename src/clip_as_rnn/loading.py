@@ -7,9 +7,12 @@ from typing import Literal
 
 import torch
 
+from clip_as_rnn.classifiers.base import MaskClassifier
+from clip_as_rnn.classifiers.mask_tokens import MaskTokenClassifier
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, with_settings
+from clip_as_rnn.encoders.base import MaskTokenEncoder
 from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.hub import load_clip
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
@@ -187,8 +190,8 @@ class ClipModels:
         proposer = GradCamProposer if config.propose.proposals == "cam" else PatchSimilarityProposer
         return proposer(self.proposal_encoder, self._proposal_texts, config.propose, config.mode)
 
-    def _build_classifier(self, config: SegmenterConfig) -> VisualPromptClassifier:
-        classify = config.classify
+    def _build_classifier(self, config: SegmenterConfig) -> MaskClassifier:
+        classify, encoder = config.classify, self.classifier_encoder
         ensemble = TemplateEnsemble(
             self.classifier_encoder,
             self._classifier_texts,
@@ -197,7 +200,14 @@ class ClipModels:
             contrast_texts=classify.contrast_texts,
         )
         half_positions = config.propose.half_position_embeddings
-        return VisualPromptClassifier(self.classifier_encoder, ensemble, classify, half_positions=half_positions)
+        if classify.classify_by == "visual-prompts":
+            return VisualPromptClassifier(encoder, ensemble, classify, half_positions=half_positions)
+        if not isinstance(encoder, MaskTokenEncoder):
+            raise InputError(
+                f"The classifier {self.names[1]!r} has no class token of which masks could have copies; "
+                "give --set classify_by=visual-prompts."
+            )
+        return MaskTokenClassifier(encoder, ensemble, classify, half_positions=half_positions)
 
     def _build_refiner(self, config: SegmenterConfig) -> CrfRefiner:
         refine = config.refine

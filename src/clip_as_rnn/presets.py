@@ -1,8 +1,8 @@
 """The presets: named instances of the configuration.
 
-`default` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of the authors'
-configs where it gives none; `paper-*-sam` add SAM to them, `official-*` what the authors' release does differently,
-setting by setting.
+`default`, `fast` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of the
+authors' configs where it gives none; `paper-*-sam` add SAM to them, `official-*` what the authors' release does
+differently, setting by setting.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,10 @@ _DEFAULT: Mapping[str, Any] = {
     "contrast_texts": BACKGROUND_RELEASE,
     "score_threshold": 0.4,
     "classifier_view": "whole",
+}
+_FAST: Mapping[str, Any] = {  # its thresholds are reasoned, and not measured on real weights
+    **_DEFAULT,
+    "classify_by": "mask-tokens",
 }
 _TINY: Mapping[str, Any] = {
     **_DEFAULT,
@@ -99,7 +103,7 @@ _WITH_SAM = ("voc", "coco-object", "context")  # for which the paper reports it
 def _presets() -> dict[str, SegmenterConfig]:
     paper = {name: {**_PAPER, **numbers} for name, numbers in _SEMANTIC.items()}
     paper |= {name: {**_PAPER, "mode": "referring", "templates": (), **both} for name, both in _REFERRING.items()}
-    named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "tiny": _TINY}
+    named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "fast": _FAST, "tiny": _TINY}
     named |= {f"paper-{name}": settings for name, settings in paper.items()}
     named |= {f"paper-{name}-sam": {**paper[name], **_SAM} for name in _WITH_SAM}
     named |= {

@@ -64,9 +64,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Every step of one run of the recurrence, in order."""
+    """Every step of one run of the recurrence, in order, and in words how the classifier was shown the masks."""
 
     steps: tuple[Step, ...]
+    judged_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Segmenter:
         report = callback or _ignore
         queries = self._check_queries(texts)
         report(Progress("encode", 0, len(queries)))
-        encoded_image, encoded_texts = self._encoded(image), self._encode_queries(queries)
+        encoded_image, encoded_texts = self._encoded(image), self._encode_queries(queries, report)
         (segmentation,) = self._segment_encoded([encoded_image], encoded_texts, trace=trace, report=report)
         return segmentation
 
@@ -113,7 +113,7 @@ class Segmenter:
     ) -> Iterator[Segmentation]:
         """Encode the texts when the first image is asked for, and the images a few at a time."""
         report(Progress("encode", 0, len(queries)))
-        texts = self._encode_queries(queries)
+        texts = self._encode_queries(queries, report)
         while batch := list(islice(images, images_at_once)):
             encoded = []
             for image in batch:
@@ -139,8 +139,8 @@ class Segmenter:
             for state in running:
                 report(Progress("propose", step, len(state.active)))
                 state.proposal = self._propose(state, step)  # y_t = f(x, h_t-1)
-            report(Progress("classify", step, sum(len(state.active) for state in running)))
-            for state, scores in zip(running, self._classify(running), strict=True):  # s_t = g(x, y_t, h_t-1)
+            scores_of_all = self._classify(running, step, report)
+            for state, scores in zip(running, scores_of_all, strict=True):  # s_t = g(x, y_t, h_t-1)
                 state.update(scores, self.config)  # h_t = the texts of h_t-1 with s_t >= theta; converged if all are
 
     def _propose(self, state: State, step: int) -> Proposal:
@@ -148,11 +148,17 @@ class Segmenter:
         with state.stopwatch.measure("propose"):
             return self.stages.proposer.propose(state.proposer_state, state.active, step)
 
-    def _classify(self, states: Sequence[State]) -> list[Scores]:
+    def _classify(self, states: Sequence[State], step: int, report: Callback) -> list[Scores]:
         """Score the masks of all images in one go, and book each image its share of the time."""
+        masks = sum(len(state.active) for state in states)
+
+        def tick(done: int, total: int) -> None:
+            report(Progress("classify", step, masks, done, total))
+
+        tick(0, masks)
         stopwatch = Stopwatch()
         with stopwatch.measure("classify", shared_by=len(states)):
-            scores = self.stages.classifier.classify([state.to_classify() for state in states])
+            scores = self.stages.classifier.classify([state.to_classify() for state in states], tick)
         for state in states:
             state.stopwatch.seconds["classify"] += stopwatch.seconds["classify"]
         return scores
@@ -203,7 +209,7 @@ class Segmenter:
             "texts": tuple(queries[i] for i in state.active[found]),
             "scores": scores[found],
             "rejections": tuple(rejections[text] for text in queries if text in rejections),
-            "trace": Trace(tuple(state.steps)) if trace else None,
+            "trace": Trace(tuple(state.steps), self.config.classify.judged_by) if trace else None,
             "seconds": dict(state.stopwatch.seconds),
             "refinements": refinements,
         }
@@ -240,11 +246,14 @@ class Segmenter:
         self.stages.classifier.check_texts(queries)
         return queries
 
-    def _encode_queries(self, queries: tuple[str, ...]) -> EncodedTexts:
+    def _encode_queries(self, queries: tuple[str, ...], report: Callback) -> EncodedTexts:
+        def tick(done: int, total: int) -> None:
+            report(Progress("encode", 0, len(queries), done, total))
+
         stopwatch = Stopwatch()
         with stopwatch.measure("encode_text"):
-            proposer_encoding = self.stages.proposer.encode_texts(queries)
-            classifier_encoding = self.stages.classifier.encode_texts(queries)
+            proposer_encoding = self.stages.proposer.encode_texts(queries, tick)
+            classifier_encoding = self.stages.classifier.encode_texts(queries, tick)
         return EncodedTexts(queries, proposer_encoding, classifier_encoding, stopwatch.seconds["encode_text"])
 
     def _encoded(self, image: ImageSource | EncodedImage) -> EncodedImage:

@@ -39,11 +39,14 @@ class Progress:
         stage: encode, propose, classify, refine, or with SAM also sam.
         step: of the recurrence, from 1; 0 before it.
         texts: how many texts, of all images at hand, the work is about.
+        done, total: pieces of the work that are done, of how many; 0 of 0 where they are not counted.
     """
 
     stage: Literal["encode", "propose", "classify", "refine", "sam"]
     step: int
     texts: int
+    done: int = 0
+    total: int = 0
 
 
 Callback: TypeAlias = Callable[[Progress], None]  # what it raises ends the segmentation

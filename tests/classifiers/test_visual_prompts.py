@@ -203,3 +203,23 @@ def test_an_empty_mask_and_no_proposal_are_shown_differently(clip, encoded):
     maps = torch.stack([torch.zeros(6, 8), torch.full((6, 8), 0.3)])
     judge(clip, ["a", "b"], maps, visual_prompts=("black",))
     assert encoded == [2]
+
+
+def test_every_batch_is_announced_so_that_a_run_can_be_stopped_between_two(clip, encoded):
+    def stop(done, total):
+        told.append((done, total))
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    told, classifier = [], make_classifier(clip)
+    masks = masks_of(classifier, [f"thing {i}" for i in range(20)], maps_of(20))
+    with pytest.raises(KeyboardInterrupt):
+        classifier.classify([masks], stop)
+    assert told == [(0, 20), (8, 20), (16, 20)]
+    assert encoded == [8, 8]
+
+
+def test_texts_are_counted_over_all_templates(clip):
+    told = []
+    make_classifier(clip).encode_texts(["cat", "dog", "cow"], lambda done, total: told.append((done, total)))
+    assert told == [(0, 6), (3, 6)]

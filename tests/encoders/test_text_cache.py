@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from clip_as_rnn.encoders import text_cache
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from untrained_clip import untrained_clip
 
@@ -65,6 +66,27 @@ def test_a_text_is_read_once_in_a_run(clip):
     assert clip.read == ["cat", "dog"]
     assert torch.equal(again, first[[1, 0]])
     assert torch.equal(first[0], first[2])
+
+
+def test_every_batch_of_unknown_texts_is_announced(clip, monkeypatch):
+    monkeypatch.setattr(text_cache, "_TEXTS_PER_BATCH", 2)
+    told, features = [], TextCache(clip)
+    features(["cat"])
+    features(["cat", "dog", "cow", "pig"], lambda done, total: told.append((done, total)))
+    features(["cat", "dog", "cow", "pig"], lambda *_: pytest.fail("all of them are known"))
+    assert told == [(0, 3), (2, 3)]
+
+
+def test_what_was_read_before_a_run_was_stopped_is_kept(clip, monkeypatch, tmp_path):
+    def stop(done, _):
+        if done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_cache, "_TEXTS_PER_BATCH", 2)
+    with pytest.raises(KeyboardInterrupt):
+        TextCache(clip, tmp_path / "texts.sqlite")(TEXTS, stop)
+    TextCache(clip, tmp_path / "texts.sqlite")(TEXTS)
+    assert clip.read == TEXTS
 
 
 def test_a_text_is_read_once_from_run_to_run(clip, tmp_path):

@@ -78,7 +78,8 @@ def test_a_shard_of_an_ablation_waits_for_the_others(tmp_path):
 
 def test_an_unknown_part_is_an_input_error():
     with pytest.raises(
-        InputError, match=r"No part named 'crv' to ablate\. Did you mean 'crf'\? Known: recurrence, background, prompts"
+        InputError,
+        match=r"No part named 'crv' to ablate\. Did you mean 'crf'\? Known: recurrence, background, classifier",
     ):
         plan_variants(PRESETS["tiny"], ["crv"])
 

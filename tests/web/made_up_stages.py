@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clip_as_rnn.config import SegmenterConfig
+from clip_as_rnn.encoders.base import Tick, ignore_tick
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.stages import Stages
@@ -26,14 +27,14 @@ class MadeUpStage:
     def encode_image(self, image: np.ndarray) -> np.ndarray:
         return image
 
-    def encode_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> tuple[str, ...]:
         return tuple(texts)
 
 
 class MadeUpProposer(MadeUpStage):
     """Discs in a row, one per text left."""
 
-    def encode_texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> tuple[str, ...]:
         _say(f"encode {texts}")
         return tuple(texts)
 
@@ -52,7 +53,7 @@ class MadeUpProposer(MadeUpStage):
 class MadeUpClassifier(MadeUpStage):
     """The ghost scores 0.1, all others 0.9."""
 
-    def classify(self, masks: Sequence[Any]) -> list[np.ndarray]:
+    def classify(self, masks: Sequence[Any], tick: Tick = ignore_tick) -> list[np.ndarray]:
         left = [[one.texts[i] for i in one.active] for one in masks]
         if "slow" in left[0]:
             time.sleep(SLOW_S)

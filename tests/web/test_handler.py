@@ -57,7 +57,7 @@ def test_a_response_holds_what_the_segmenter_says(ask):
     assert [one["text"] for one in response.result["found"]] == list(segmentation.texts) == ["dog"]
     assert [one["text"] for one in response.result["rejected"]] == ["ghost"]
     assert [len(step["cells"]) for step in response.steps["steps"]] == [2, 1]
-    assert response.summary == "Found 1 of 2 texts in 2 steps."
+    assert response.summary == ("Found 1 of 2 texts in 2 steps. Masks judged by visual prompts (blur, circle).")
     with Image.open(response.labels) as labels:
         assert (np.asarray(labels) == segmentation.label_map()).all()
     record = json.loads(response.json.read_text())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from clip_as_rnn.encoders.base import Tick, ignore_tick
 from clip_as_rnn.types import PatchMaps, RgbImage, Scores, TextIndices
 
 
@@ -33,8 +34,11 @@ class MaskClassifier(Protocol):
     def encode_image(self, image: RgbImage) -> Any:
         """Do all that depends on the image alone."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Any:
-        """Do all that depends on the texts alone."""
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Any:
+        """Do all that depends on the texts alone; `tick` is called before each batch of them."""
 
-    def classify(self, masks: Sequence[MasksToClassify]) -> list[Scores]:
-        """Score the masks of several images at once: does each show its text? In [0, 1], one array per image."""
+    def classify(self, masks: Sequence[MasksToClassify], tick: Tick = ignore_tick) -> list[Scores]:
+        """Score the masks of several images at once: does each show its text? In [0, 1], one array per image.
+
+        `tick` is called before each batch of masks.
+        """

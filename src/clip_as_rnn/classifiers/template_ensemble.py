@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clip_as_rnn.encoders.base import TextEncoder, VisionLanguageEncoder
+from clip_as_rnn.encoders.base import TextEncoder, Tick, VisionLanguageEncoder, ignore_tick
 from clip_as_rnn.prompts.queries import normalize_text
 from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.types import Features, Scores, TextIndices
@@ -67,11 +67,14 @@ class TemplateEnsemble:
         for template in self._templates:
             self._encoder.check_lengths(texts, template)
 
-    def encode_texts(self, texts: Sequence[str]) -> ClassifierTexts:
-        """Encode the queries, and after them the contrast texts that nobody asked for."""
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> ClassifierTexts:
+        """Encode the queries, and after them the contrast texts that nobody asked for, one template after another."""
         asked = {normalize_text(text) for text in texts}
         candidates = [*texts, *(text for text in self._contrast_texts if normalize_text(text) not in asked)]
-        features = [self._encode_text(fill(template, candidates)) for template in self._templates]
+        features = []
+        for i, template in enumerate(self._templates, start=1):
+            counted = _count_on(tick, i * len(candidates), len(self._templates) * len(candidates))
+            features.append(self._encode_text(fill(template, candidates), counted))
         return ClassifierTexts(torch.stack(features), len(texts))
 
     def score(self, features: Features, texts: ClassifierTexts, active: TextIndices) -> Scores:
@@ -79,3 +82,12 @@ class TemplateEnsemble:
         columns = np.concatenate([active, np.arange(texts.queries, texts.features.shape[1])])
         probabilities = self._probabilities(features, texts.features[:, columns], self._encoder.logit_scale)
         return probabilities.diagonal().cpu().numpy().astype(np.float32)
+
+
+def _count_on(tick: Tick, until: int, total: int) -> Tick:
+    """Count the texts of one template, the last of which is piece `until` of `total`."""
+
+    def counted(done: int, unknown: int) -> None:
+        tick(until - unknown + done, total)
+
+    return counted

@@ -22,7 +22,7 @@ from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.drawing import PromptedImage, prepare_prompts
 from clip_as_rnn.classifiers.template_ensemble import ClassifierTexts, TemplateEnsemble
 from clip_as_rnn.config import ClassifyConfig
-from clip_as_rnn.encoders.base import VisionLanguageEncoder
+from clip_as_rnn.encoders.base import Tick, VisionLanguageEncoder, ignore_tick
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import upsample_maps
@@ -87,31 +87,33 @@ class VisualPromptClassifier:
         """Paint what lies outside of any mask, once for all masks of the image."""
         return ClassifierImage(prepare_prompts(image, self._config.visual_prompts))
 
-    def encode_texts(self, texts: Sequence[str]) -> ClassifierTexts:
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> ClassifierTexts:
         """Encode the queries and the contrast texts in every template."""
-        return self._ensemble.encode_texts(texts)
+        return self._ensemble.encode_texts(texts, tick)
 
-    def classify(self, masks: Sequence[MasksToClassify]) -> list[Scores]:
+    def classify(self, masks: Sequence[MasksToClassify], tick: Tick = ignore_tick) -> list[Scores]:
         """Score every mask against all texts of its image; in [0, 1], one array per image.
 
         A score is the share of the text itself in a softmax over the image's active texts and the contrast texts.
         """
-        digests = self._encode_marked(masks)
+        digests = self._encode_marked(masks, tick)
         scores = []
         for of_image, rows in zip(masks, digests, strict=True):
             features = torch.stack([of_image.image.features[digest] for digest in rows])
             scores.append(self._ensemble.score(features, of_image.texts, of_image.active))
         return scores
 
-    def _encode_marked(self, masks: Sequence[MasksToClassify]) -> list[list[bytes]]:
+    def _encode_marked(self, masks: Sequence[MasksToClassify], tick: Tick) -> list[list[bytes]]:
         """Encode what was not encoded before, in batches across images; return the digest of every mask."""
         digests: list[list[bytes]] = [[] for _ in masks]
+        total = sum(len(of_image.masks) for of_image in masks)
         size = _IMAGES_PER_PASS.get(self._encoder.device.type, 8)
         draw = partial(
             _draw, side_px=self._encoder.preprocessor.image_size, whole=self._config.classifier_view == "whole"
         )
         with ThreadPoolExecutor(_DRAWING_THREADS) as threads:
             for batch in _in_batches(self._find_unseen(masks, digests), size):
+                tick(sum(map(len, digests)) - len(batch), total)
                 pixels = normalize(list(threads.map(draw, batch)), self._encoder.preprocessor)
                 features = self._encoder.encode_image(
                     pixels,

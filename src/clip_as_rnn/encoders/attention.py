@@ -4,7 +4,7 @@ Heads and projections are those of the loaded weights; the order of operations i
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
@@ -47,9 +47,30 @@ def attend_and_average(attention: CLIPAttention, tokens: Tensor) -> tuple[Tensor
 
 def run_block(layer: CLIPEncoderLayer, tokens: Tensor) -> Tensor:
     """Run one transformer block whose attention matrix nobody needs."""
-    query, key, value = split_heads(layer.self_attn, layer.layer_norm1(tokens))
-    values = functional.scaled_dot_product_attention(query, key, value)
-    return finish_block(layer, tokens, join_heads(layer.self_attn, values))
+    return run_attended_block(layer, tokens, split_heads(layer.self_attn, layer.layer_norm1(tokens)))
+
+
+def run_attended_block(layer: CLIPEncoderLayer, tokens: Tensor, heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Run one transformer block on tokens whose queries, keys and values are known."""
+    return finish_block(layer, tokens, join_heads(layer.self_attn, functional.scaled_dot_product_attention(*heads)))
+
+
+def attend_inside(
+    heads: tuple[Tensor, Tensor, Tensor],
+    keys: Float[Tensor, "1 heads p head_width"],
+    values: Float[Tensor, "1 heads p head_width"],
+    inside: Bool[Tensor, "n p"],
+) -> Float[Tensor, "1 heads n head_width"]:
+    """Let every token attend to itself and to the patches inside its own mask, and to nothing else.
+
+    `heads` are the tokens' queries, keys and values. A mask without a patch leaves the token to itself.
+    """
+    query, key, value = heads
+    query = query * query.shape[-1] ** -0.5
+    to_patches = (query @ keys.transpose(2, 3)).masked_fill(~inside, -torch.inf)  # 1 heads n p
+    to_itself = (query * key).sum(-1, keepdim=True)
+    probabilities = torch.softmax(torch.cat([to_itself, to_patches], dim=-1), dim=-1)
+    return probabilities[..., :1] * value + probabilities[..., 1:] @ values
 
 
 def finish_block(layer: CLIPEncoderLayer, tokens: Tensor, attended: Tensor) -> Tensor:

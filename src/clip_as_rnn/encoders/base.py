@@ -3,16 +3,22 @@
 Axes: b images, n texts or directions, d the width of the joint space of images and texts, P = gh * gw patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.types import Features, Pixels
+
+Tick: TypeAlias = Callable[[int, int], None]  # told how many pieces are done, of how many; what it raises ends the work
+
+
+def ignore_tick(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +42,33 @@ class PatchFeatures:
     attention: Float[Tensor, "p p"] | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchKeys:
+    """What mask tokens need of an image: its patches' keys and values, from the block on in which masks begin to act.
+
+    Attributes:
+        grid_hw: gh, gw.
+        first_block: in which a mask token is first bound to its mask; L blocks follow, itself included.
+        class_token: (width,) before that block; every mask token begins as a copy of it.
+        keys, values: L times (1, heads, P, head width), as the plain image has them.
+    """
+
+    grid_hw: tuple[int, int]
+    first_block: int
+    class_token: Float[Tensor, " width"]
+    keys: tuple[Float[Tensor, "1 heads p head_width"], ...]
+    values: tuple[Float[Tensor, "1 heads p head_width"], ...]
+
+
 @runtime_checkable
 class TextEncoder(Protocol):
     """Turns texts into features; a cache of a model's texts is one too."""
 
-    def __call__(self, texts: Sequence[str]) -> Features:
-        """Encode texts: float32 features (n, d) of length 1; raises InputError for a text that is too long."""
+    def __call__(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Features:
+        """Encode texts: float32 features (n, d) of length 1; raises InputError for a text that is too long.
+
+        `tick` is called before each batch of texts that are not known yet, with how many of those are done.
+        """
 
 
 @runtime_checkable
@@ -72,8 +99,8 @@ class VisionLanguageEncoder(Protocol):
     def check_lengths(self, texts: Sequence[str], template: str = "{}") -> None:
         """Raise InputError if a text, put into the template, is longer than the encoder reads."""
 
-    def encode_text(self, texts: Sequence[str]) -> Features:
-        """Encode texts: float32 features (n, d) of length 1."""
+    def encode_text(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Features:
+        """Encode texts: float32 features (n, d) of length 1; `tick` is called before each pass."""
 
     def encode_image(self, pixels: Pixels, *, skipped_blocks: int = 0, half_positions: bool = False) -> Features:
         """Encode square images: float32 features (b, d) of length 1, after all blocks but the last `skipped_blocks`."""
@@ -93,3 +120,18 @@ class GradCamEncoder(PatchEncoder, Protocol):
 
     def pooled_gradient(self, features: PatchFeatures, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
         """Compute mean_p d<direction, z> / dA_p for every direction, A the activations and z the pooled feature."""
+
+
+@runtime_checkable
+class MaskTokenEncoder(VisionLanguageEncoder, Protocol):
+    """An encoder with a class token, of which every mask can have a copy that sees its own patches only."""
+
+    def encode_keys(
+        self, pixels: Pixels, *, first_block: int, skipped_blocks: int = 0, half_positions: bool = False
+    ) -> PatchKeys:
+        """Encode one plain image for any number of masks, after all blocks but the last `skipped_blocks`."""
+
+    def encode_masks(
+        self, images: Sequence[PatchKeys], masks: Sequence[Bool[Tensor, "_ _ _"]]
+    ) -> list[Float[Tensor, "_ d"]]:
+        """Encode the masks of several images: float32 features of length 1, one row per mask."""

@@ -7,19 +7,29 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPModel, PreTrainedTokenizerBase
 
-from clip_as_rnn.encoders.attention import attend, attend_and_average, finish_block, run_block, split_heads
-from clip_as_rnn.encoders.base import PatchFeatures
+from clip_as_rnn.encoders.attention import (
+    attend,
+    attend_and_average,
+    attend_inside,
+    finish_block,
+    join_heads,
+    run_attended_block,
+    run_block,
+    split_heads,
+)
+from clip_as_rnn.encoders.base import PatchFeatures, PatchKeys, Tick, ignore_tick
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.types import Features, Pixels
 
 _TEXTS_PER_PASS = 256
+_MASKS_PER_PASS = 512
 _GRADIENT_BYTES = 512 * 2**20  # what the batched backward pass may take at once
 _MAX_PATCHES = 16_384  # one matrix over them takes 1 GiB, and the attention and its affinity need about five
 _SHOWN_LETTERS = 60  # of a text in a message
@@ -86,8 +96,8 @@ class ClipEncoder:
                 )
 
     @torch.inference_mode()
-    def encode_text(self, texts: Sequence[str]) -> Features:
-        """Embed texts; float32 features of length 1, one row per text.
+    def encode_text(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Features:
+        """Embed texts; float32 features of length 1, one row per text. `tick` is called before each pass.
 
         Raises:
             InputError: a text is too long.
@@ -96,6 +106,7 @@ class ClipEncoder:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # like lengths together: less padding
         features = torch.empty(len(texts), self.embed_dim, dtype=torch.float32, device=self.device)
         for start in range(0, len(order), _TEXTS_PER_PASS):
+            tick(start, len(order))
             rows = order[start : start + _TEXTS_PER_PASS]
             batch = self.tokenizer([texts[i] for i in rows], padding=True, return_tensors="pt").to(self.device)
             hidden = self.model.text_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
@@ -114,8 +125,60 @@ class ClipEncoder:
         layers = self.vision.encoder.layers
         for layer in layers[: self.blocks - skipped_blocks]:
             tokens = run_block(layer, tokens)
-        features = self.model.visual_projection(self.vision.post_layernorm(tokens[:, 0]))
-        return functional.normalize(features.float(), dim=1)
+        return self._project(tokens[:, 0])
+
+    @torch.inference_mode()
+    def encode_keys(
+        self, pixels: Pixels, *, first_block: int, skipped_blocks: int = 0, half_positions: bool = False
+    ) -> PatchKeys:
+        """Pass one plain image, and keep its patches' keys and values from block `first_block` on, for mask tokens.
+
+        What comes after the keys of the last block is no patch's business, and is not computed.
+        """
+        tokens, grid_hw = self._embed(pixels, half_positions=half_positions)
+        layers = self.vision.encoder.layers[: self.blocks - skipped_blocks]
+        kept = []
+        for depth, layer in enumerate(layers):
+            heads = split_heads(layer.self_attn, layer.layer_norm1(tokens))
+            if depth == first_block:
+                class_token = tokens[0, 0]
+            if depth >= first_block:
+                kept.append([one[:, :, 1:].contiguous() for one in heads[1:]])  # 0 is CLS
+            if depth < len(layers) - 1:
+                tokens = run_attended_block(layer, tokens, heads)
+        keys, values = zip(*kept, strict=True)
+        return PatchKeys(grid_hw, first_block, class_token, keys, values)
+
+    @torch.inference_mode()
+    def encode_masks(
+        self, images: Sequence[PatchKeys], masks: Sequence[Bool[Tensor, "_ _ _"]]
+    ) -> list[Float[Tensor, "_ d"]]:
+        """Embed masks on patches, each by a mask token of its own; float32 features of length 1, one row per mask.
+
+        A mask token is a copy of the class token that attends to itself and to the patches inside its mask, while
+        patches and class token never see one (MasQCLIP, ICCV 2023; ODISE, CVPR 2023: mask class tokens). A full mask
+        has the feature of the plain image; of a mask without a patch nothing but the class token is left. All images
+        must come from `encode_keys` with the same blocks. Their masks share the passes, at most 512 in each.
+        """
+        passes = _share_passes(images, [inside.to(self.device) for inside in masks])
+        features = [self._encode_mask_rows(rows) for rows in passes]
+        together = torch.cat([*features, torch.zeros(0, self.embed_dim, device=self.device)])
+        return list(torch.split(together, [len(inside) for inside in masks]))
+
+    def _encode_mask_rows(self, rows: Sequence[tuple[PatchKeys, Bool[Tensor, "_ _"]]]) -> Float[Tensor, "n d"]:
+        """Run mask tokens through the blocks side by side; only their attention is each image's own."""
+        counts = [len(inside) for _, inside in rows]
+        tokens = torch.cat([image.class_token.expand(1, len(inside), -1) for image, inside in rows], dim=1)
+        first = rows[0][0].first_block
+        for i, layer in enumerate(self.vision.encoder.layers[first : first + len(rows[0][0].keys)]):
+            heads = split_heads(layer.self_attn, layer.layer_norm1(tokens))
+            by_image = zip(*(torch.split(one, counts, dim=2) for one in heads), rows, strict=True)
+            attended = [
+                attend_inside((query, key, value), image.keys[i], image.values[i], inside)
+                for query, key, value, (image, inside) in by_image
+            ]
+            tokens = finish_block(layer, tokens, join_heads(layer.self_attn, torch.cat(attended, dim=2)))
+        return self._project(tokens[0])
 
     @torch.inference_mode()
     def encode_patches(self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False) -> PatchFeatures:
@@ -146,6 +209,10 @@ class ClipEncoder:
             pooled=projection @ patch_tokens.mean(0),
             attention=None if total is None else total / (self.blocks - first_averaged),
         )
+
+    def _project(self, tokens: Float[Tensor, "n width"]) -> Features:
+        """Turn class tokens into features of length 1, in float32."""
+        return functional.normalize(self.model.visual_projection(self.vision.post_layernorm(tokens)).float(), dim=1)
 
     def pooled_gradient(self, features: PatchFeatures, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
         """Average the gradient of <direction, z> with respect to A over the patches, for many directions at once.
@@ -223,6 +290,23 @@ class ClipEncoder:
         cls = embeddings.class_embedding.expand(len(pixels), 1, -1)
         tokens = torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1) + positions.to(self.dtype)
         return self.vision.pre_layrnorm(tokens), grid_hw
+
+
+def _share_passes(
+    images: Sequence[PatchKeys], masks: Sequence[Bool[Tensor, "_ _ _"]]
+) -> list[list[tuple[PatchKeys, Bool[Tensor, "_ _"]]]]:
+    """Deal the masks of all images, in order, out to passes of `_MASKS_PER_PASS`; the last one takes what is left."""
+    passes: list[list[tuple[PatchKeys, Tensor]]] = []
+    room = 0
+    for image, of_image in zip(images, masks, strict=True):
+        waiting = of_image.flatten(1)
+        while len(waiting):
+            if not room:
+                passes.append([])
+                room = _MASKS_PER_PASS
+            passes[-1].append((image, waiting[:room]))
+            waiting, room = waiting[room:], room - len(passes[-1][-1][1])
+    return passes
 
 
 def _too_many_patches(grid_hw: tuple[int, int], patch_px: int) -> InputError:

@@ -43,15 +43,29 @@ def square_image(image: RgbImage, side_px: int, view: View) -> ResizedImage:
     """Cut the center square out of an image, or squeeze all of it into one; bicubic, antialiased."""
     if view == "whole":
         return _resize(image, (side_px, side_px))
-    height, width = image.shape[:2]
-    short = min(height, width)
-    resized_hw = (side_px * height // short, side_px * width // short)
-    top, left = (round((side - side_px) / 2) for side in resized_hw)  # half to even, as the original CLIP cuts
+    resized_hw, (top, left) = _center_square(image.shape[:2], side_px)
     if max(resized_hw) > _LONG_STRIP * side_px:  # resize no more of a long strip than will be seen
-        y, x = height / resized_hw[0], width / resized_hw[1]
-        box = (left * x, top * y, (left + side_px) * x, (top + side_px) * y)
-        return np.asarray(Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BICUBIC, box=box))
+        y0, x0, y1, x1 = view_box(image.shape[:2], side_px, view)
+        resized = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
+        return np.asarray(resized)
     return _resize(image, resized_hw)[top : top + side_px, left : left + side_px]
+
+
+def view_box(size_hw: tuple[int, int], side_px: int, view: View) -> tuple[float, float, float, float]:
+    """Say what of an image `square_image` shows: top, left, bottom and right, in pixels of the image."""
+    if view == "whole":
+        return 0.0, 0.0, float(size_hw[0]), float(size_hw[1])
+    resized_hw, (top, left) = _center_square(size_hw, side_px)
+    y, x = size_hw[0] / resized_hw[0], size_hw[1] / resized_hw[1]
+    return top * y, left * x, (top + side_px) * y, (left + side_px) * x
+
+
+def _center_square(size_hw: tuple[int, int], side_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Scale a size until its short side fits the square; also say where the square begins, top and left."""
+    short = min(size_hw)
+    height, width = (side_px * side // short for side in size_hw)
+    top, left = (round((side - side_px) / 2) for side in (height, width))  # half to even, as the original CLIP cuts
+    return (height, width), (top, left)
 
 
 def normalize(images: Sequence[RgbImage], config: PreprocessorConfig) -> Pixels:

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clip_as_rnn.encoders.base import Tick, ignore_tick
 from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.types import Features
 
 _log = logging.getLogger(__name__)
+_TEXTS_PER_BATCH = 256
 _KEYS_PER_QUERY = 500
 _WAIT_S = 5.0
 _KEPT_TEXTS = 50_000  # in memory: 150 MB of a wide CLIP
@@ -53,8 +55,11 @@ class TextCache:
         self._known: dict[str, torch.Tensor] = {}
         self._owner = f"{_FORMAT}:{clip.fingerprint}:{clip.dtype}:{clip.device.type}"
 
-    def __call__(self, texts: Sequence[str]) -> Features:
+    def __call__(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Features:
         """Return one feature of length 1 per text, float32, on the CLIP's device.
+
+        Texts that are not known are encoded and kept in batches, so that what was done is not lost when `tick`, which
+        is called before each, ends the work.
 
         Raises:
             InputError: a text is too long for CLIP.
@@ -64,16 +69,23 @@ class TextCache:
         known = {text: kept[text] for text in unique if text in kept}
         known |= self._recall([text for text in unique if text not in known])
         unknown = [text for text in unique if text not in known]
-        if unknown:
-            fresh = dict(zip(unknown, self._clip.encode_text(unknown).cpu(), strict=True))
-            known |= fresh
+        self._keep(known)
+        for start in range(0, len(unknown), _TEXTS_PER_BATCH):
+            tick(start, len(unknown))
+            batch = unknown[start : start + _TEXTS_PER_BATCH]
+            fresh = dict(zip(batch, self._clip.encode_text(batch).cpu(), strict=True))
             self._remember(fresh)
-        if len(self._known) + len(known) > _KEPT_TEXTS:  # a server is asked new ones for ever
-            self._known = {}
-        self._known |= known
+            self._keep(fresh)
+            known |= fresh
         if not texts:
             return torch.zeros(0, self._clip.embed_dim, device=self._clip.device)
         return torch.stack([known[text] for text in texts]).to(self._clip.device)
+
+    def _keep(self, features: dict[str, torch.Tensor]) -> None:
+        """Keep features in memory; when there are too many, all others are forgotten."""
+        if len(self._known) + len(features) > _KEPT_TEXTS:  # a server is asked new ones for ever
+            self._known = {}
+        self._known |= features
 
     def _key(self, text: str) -> bytes:
         return hashlib.blake2b(f"{self._owner}:{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import Any
 
-from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
+from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, VisualPrompt, flat_settings, with_settings
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.evaluation.protocol import TextSelection
 from clip_as_rnn.presets import PRESETS
@@ -69,16 +69,30 @@ def _background(_: SegmenterConfig) -> Iterator[Variant]:
         yield Variant("background", f"{len(texts)} texts", {"background_texts": texts})
 
 
+def _classifier(config: SegmenterConfig) -> Iterator[Variant]:
+    """Yield both ways of judging masks, and the blocks of a small CLIP from which on mask tokens can be bound."""
+    yield Variant("classifier", f"visual prompts: {'+'.join(config.classify.visual_prompts)}", _prompted())
+    for block in range(6):
+        changes = {"classify_by": "mask-tokens", "mask_token_block": block}
+        yield Variant("classifier", f"mask tokens from block {block}", changes)
+
+
 def _prompts(_: SegmenterConfig) -> Iterator[Variant]:
     """Yield visual prompts for things and stuff alike."""
-    yield Variant("prompts", "none", {"visual_prompts": (), "stuff_visual_prompts": None})
+    yield Variant("prompts", "none", _prompted(()))
     for prompt in VISUAL_PROMPTS:
-        yield Variant("prompts", prompt, {"visual_prompts": (prompt,), "stuff_visual_prompts": None})
+        yield Variant("prompts", prompt, _prompted((prompt,)))
 
 
 def _prompt_pairs(_: SegmenterConfig) -> Iterator[Variant]:
     for pair in combinations(VISUAL_PROMPTS, 2):
-        yield Variant("prompt-pairs", "+".join(pair), {"visual_prompts": pair, "stuff_visual_prompts": None})
+        yield Variant("prompt-pairs", "+".join(pair), _prompted(pair))
+
+
+def _prompted(prompts: tuple[VisualPrompt, ...] | None = None) -> dict[str, Any]:
+    """Judge masks by visual prompts: by these, or by those that are set."""
+    chosen = {} if prompts is None else {"visual_prompts": prompts, "stuff_visual_prompts": None}
+    return {"classify_by": "visual-prompts", **chosen}
 
 
 def _crf(_: SegmenterConfig) -> Iterator[Variant]:
@@ -152,6 +166,7 @@ def _precision(_: SegmenterConfig) -> Iterator[Variant]:
 PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "recurrence": _recurrence,
     "background": _background,
+    "classifier": _classifier,
     "prompts": _prompts,
     "prompt-pairs": _prompt_pairs,
     "crf": _crf,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clip_as_rnn.config import Mode, ProposeConfig
-from clip_as_rnn.encoders.base import PatchEncoder, PatchFeatures, TextEncoder
+from clip_as_rnn.encoders.base import PatchEncoder, PatchFeatures, TextEncoder, Tick, ignore_tick
 from clip_as_rnn.encoders.preprocess import patch_pixels
 from clip_as_rnn.ops import min_max_scale
 from clip_as_rnn.prompts.queries import normalize_text
@@ -33,8 +33,8 @@ class MaskProposer(Protocol):
     def encode_image(self, image: RgbImage) -> Any:
         """Do all that depends on the image alone."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Any:
-        """Do all that depends on the texts alone."""
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Any:
+        """Do all that depends on the texts alone; `tick` is called before each batch of them."""
 
     def init_state(self, image: Any, texts: Any) -> Any:
         """Prepare the steps of one recurrence, of these texts on this image."""
@@ -97,13 +97,13 @@ class PatchProposer(ABC):
         affinity = None if features.attention is None else normalize_affinity(features.attention)
         return ProposalImage(replace(features, attention=None), affinity)  # one matrix of P x P is enough to keep
 
-    def encode_texts(self, texts: Sequence[str]) -> ProposalTexts:
+    def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> ProposalTexts:
         """Encode texts as step 1 words them, and the background texts that are not among them."""
         config = self._config
         asked = {normalize_text(text) for text in texts} if config.drop_asked_background else set()
         background = [text for text in config.background_texts if normalize_text(text) not in asked]
         background_features = self._encode_text(fill(config.proposal_template, background))
-        features = self._encode_text(fill(config.first_proposal_template, texts))
+        features = self._encode_text(fill(config.first_proposal_template, texts), tick)
         return ProposalTexts(tuple(texts), features, background_features)
 
     @property

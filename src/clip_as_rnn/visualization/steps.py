@@ -119,7 +119,7 @@ def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> Drawing:
     if refined:
         _draw_refinements(sheet, len(shown), segmentation, columns)
     _draw_masks(sheet, len(shown) + (2 if refined else 0), segmentation, columns)
-    _draw_key(sheet)
+    _draw_key(sheet, segmentation.trace.judged_by)
     return np.array(sheet.canvas)
 
 
@@ -266,8 +266,8 @@ def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Se
         sheet.caption(row, column, f"mask, {segmentation.masks[i].mean():.1%}")
 
 
-def _draw_key(sheet: _Sheet) -> None:
-    """Explain the heat map in one line at the bottom."""
+def _draw_key(sheet: _Sheet, judged_by: str) -> None:
+    """Explain the heat map and the scores in one line at the bottom."""
     grid = sheet.grid
     size_px, x = grid.size_px, grid.gap
     y = sheet.canvas.height - lettering.line_height_px(size_px) - grid.gap
@@ -275,5 +275,6 @@ def _draw_key(sheet: _Sheet) -> None:
     bar = heat(np.linspace(0, 1, 90, dtype=np.float32)[None].repeat(size_px, axis=0))
     sheet.canvas.paste(Image.fromarray(bar), (x, y + 1))
     right = lettering.write(sheet.draw, (x + 94, y), "1.", size_px, lettering.GRAY)
-    line = lettering.shorten("Below each: the classifier's score.", size_px, sheet.canvas.width - right - 2 * grid.gap)
+    said = f"Below each: the classifier's score{f', by {judged_by}' if judged_by else ''}."
+    line = lettering.shorten(said, size_px, sheet.canvas.width - right - 2 * grid.gap)
     lettering.write(sheet.draw, (right + size_px // 2, y), line, size_px, lettering.GRAY)

@@ -89,7 +89,7 @@ CONTROLS = (
     Control(
         "visual_prompts",
         "Marks on the picture",
-        "How a proposed place is pointed out to the judge.",
+        "How a proposed place is pointed out to the judge, unless mask tokens do it.",
         "choices",
         VISUAL_PROMPTS,
     ),

@@ -127,10 +127,11 @@ def reporter(job: Job, texts: int, config: SegmenterConfig) -> Callback:
 
     def report(progress: Progress) -> None:
         masks = "1 mask" if progress.texts == 1 else f"{progress.texts} masks"
+        counted = f": {progress.done} of {progress.total}" if progress.done else ""
         messages = {
-            "encode": "Encoding the picture and the texts",
+            "encode": f"Encoding the picture and the texts{counted}",
             "propose": f"Step {progress.step} of at most {most_steps}: proposing {masks}",
-            "classify": f"Judging {masks}",
+            "classify": f"Judging {masks}{counted}",
             "refine": "Refining the edges (CRF)" if config.refine.crf else "Finishing the masks",
             "sam": "Refining the masks by SAM",
         }
@@ -152,7 +153,8 @@ def _summary(segmentation: Segmentation, picture: Picture) -> str:
     found, asked = len(segmentation.texts), len(segmentation.queries)
     steps = len(segmentation.trace.steps) if segmentation.trace else 0
     turns = "1 step" if steps == 1 else f"{steps} steps"
+    judged = f" Masks judged by {segmentation.trace.judged_by}." if segmentation.trace else ""
     outcome = (
         f"Found {found or 'none'} of {asked} texts" if asked > 1 else ("Found the text" if found else "Text not found")
     )
-    return " ".join((f"{outcome} in {turns}.", *picture.notes))
+    return " ".join((f"{outcome} in {turns}.{judged}", *picture.notes))
