@@ -60,8 +60,9 @@ def load_clips(dtype: torch.dtype) -> Callable[..., Segmenter]:
 
 
 def texts_to_ask(count: int) -> tuple[str, ...]:
-    """Take the first so many of the benchmark's 20 texts and the names of ADE-847."""
-    return tuple(dict.fromkeys((*TEXTS, *bundled_vocabulary("ade847").texts)))[:count]
+    """Take the first so many of the benchmark's 20 texts and the first synonyms of ADE-847."""
+    names = (text.split(",")[0] for text in bundled_vocabulary("ade847").texts)
+    return (*TEXTS, *(f"{name} {i}" for i, name in enumerate(names)))[:count]  # numbered, for some begin alike
 
 
 @dataclass(frozen=True, slots=True)
