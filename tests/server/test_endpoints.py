@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import Client, Judge, await_true, made_up, picture, read_mask, read_rle, serving
 
 from clip_as_rnn import Segmenter, load_segmenter
 from clip_as_rnn.apps.server.limits import Limits
+from serving import Client, Judge, await_true, made_up, picture, read_mask, read_rle, serving
 
 PARK = Path(__file__).parents[2] / "examples" / "park.jpg"
 TEXTS = ("dog", "car", "tree", "cat")
