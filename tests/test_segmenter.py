@@ -288,7 +288,7 @@ def test_progress_names_every_piece_of_work_before_it_begins():
     ],
 )
 def test_a_trace_says_how_masks_were_judged(settings, words):
-    assert fake_segmenter(share, **settings).segment(IMAGE, ["a"], trace=True).trace.judged_by == words
+    assert fake_segmenter(share, **settings).segment(IMAGE, ["a"], trace=True).judged_by == words
 
 
 def test_progress_counts_what_a_stage_counts(monkeypatch):

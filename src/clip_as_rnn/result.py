@@ -64,10 +64,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Every step of one run of the recurrence, in order, and in words how the classifier was shown the masks."""
+    """Every step of one run of the recurrence, in order."""
 
     steps: tuple[Step, ...]
-    judged_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +142,7 @@ class Segmentation:
         scores: (n,) in [0, 1]: the classifier's last verdict on each text.
         rejections: one per text that was not found, in the order asked.
         trace: every step, if it was asked for.
+        judged_by: how the classifier was shown the masks, in words.
         seconds: time spent per stage, by name; work that several images or questions share is booked once.
         refinements: with SAM, what was decided about each text's mask, by text.
     """
@@ -155,6 +155,7 @@ class Segmentation:
     trace: Trace | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     refinements: Mapping[str, Refinement] = field(default_factory=dict)
+    judged_by: str = ""
 
     def __post_init__(self) -> None:
         """Check that the rows belong together.

@@ -209,7 +209,8 @@ class Segmenter:
             "texts": tuple(queries[i] for i in state.active[found]),
             "scores": scores[found],
             "rejections": tuple(rejections[text] for text in queries if text in rejections),
-            "trace": Trace(tuple(state.steps), self.config.classify.judged_by) if trace else None,
+            "trace": Trace(tuple(state.steps)) if trace else None,
+            "judged_by": self.config.classify.judged_by,
             "seconds": dict(state.stopwatch.seconds),
             "refinements": refinements,
         }

@@ -119,7 +119,7 @@ def draw_recurrence(image: RgbImage, segmentation: Segmentation) -> Drawing:
     if refined:
         _draw_refinements(sheet, len(shown), segmentation, columns)
     _draw_masks(sheet, len(shown) + (2 if refined else 0), segmentation, columns)
-    _draw_key(sheet, segmentation.trace.judged_by)
+    _draw_key(sheet, segmentation.judged_by)
     return np.array(sheet.canvas)
 
 

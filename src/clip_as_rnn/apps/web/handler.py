@@ -153,7 +153,7 @@ def _summary(segmentation: Segmentation, picture: Picture) -> str:
     found, asked = len(segmentation.texts), len(segmentation.queries)
     steps = len(segmentation.trace.steps) if segmentation.trace else 0
     turns = "1 step" if steps == 1 else f"{steps} steps"
-    judged = f" Masks judged by {segmentation.trace.judged_by}." if segmentation.trace else ""
+    judged = f" Masks judged by {segmentation.judged_by}." if segmentation.judged_by else ""
     outcome = (
         f"Found {found or 'none'} of {asked} texts" if asked > 1 else ("Found the text" if found else "Text not found")
     )
