@@ -113,7 +113,7 @@ def write_voc(folder: Path, split: str, scenes: list[Scene]) -> None:
         names.append(f"{split}_{number:03d}")
         write_picture(folder, names[-1], scene)
         labels = np.array([0, *(concept + 1 for concept in scene.concepts)], dtype=np.uint8)[scene.owners]
-        _write_labels(folder / "SegmentationClass" / f"{names[-1]}.png", labels)
+        write_labels(folder / "SegmentationClass" / f"{names[-1]}.png", labels)
     lists = folder / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True, exist_ok=True)
     (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
@@ -127,7 +127,8 @@ def write_picture(folder: Path, name: str, scene: Scene) -> None:
     Image.fromarray(scene.picture).save(path, quality=JPEG_QUALITY)
 
 
-def _write_labels(path: Path, labels: np.ndarray) -> None:
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write a label map (h, w) uint8 as a palette image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(labels, mode="P")
     palette = [0, 0, 0]

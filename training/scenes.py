@@ -104,7 +104,7 @@ def compose(
         to_sprite = _poses(centers[rows, slot], reach, size_hw, rules.max_angle, generator)
         if rules.warp:
             to_sprite = warp(to_sprite, rules.warp, generator)
-        layer = _paste(sheet, chosen, to_sprite, reach * min(size_hw))
+        layer = paste(sheet.atlas[chosen].float() / 255, to_sprite, reach * min(size_hw))
         layer = recolor(layer, color, rules.color_jitter, rules.hue_share, generator)
         if rules.redraw_share:
             layer = redraw(layer, color, rules.redraw_share, generator)
@@ -150,26 +150,33 @@ def _choose_colors(mono: Tensor, share: float, generator: torch.Generator) -> Te
 def _poses(
     centers: Tensor, sizes: Tensor, size_hw: tuple[int, int], max_angle: float, generator: torch.Generator
 ) -> Tensor:
-    """Turn, mirror and stretch: for every pixel its place in each sprite's own [-1, 1]^2, (n, h, w, 2) as x, y."""
-    n, (h, w), short = len(centers), size_hw, min(size_hw)
-    device = centers.device
+    """Turn, mirror and stretch at random; what is returned is that of `lay_out`."""
+    n, device = len(centers), centers.device
     angle = (2 * torch.rand(n, generator=generator, device=device) - 1) * max_angle
     flip = torch.where(torch.rand(n, generator=generator, device=device) < 0.5, -1.0, 1.0)
     stretch = 1 + 0.12 * (2 * torch.rand(n, generator=generator, device=device) - 1)
+    return lay_out(centers, angle, torch.stack([sizes / 2 * (flip * stretch), sizes / 2 / stretch], -1), size_hw)
+
+
+def lay_out(centers: Tensor, angle: Tensor, reach: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Give for every pixel its place in each sprite's own [-1, 1]^2, (n, h, w, 2) as x, y.
+
+    Centers (n, 2) count in short sides from the middle, angles (n,) in radians, and reach (n, 2) is half a sprite's
+    width and height in short sides; a negative one mirrors it.
+    """
+    n, (h, w), short = len(centers), size_hw, min(size_hw)
+    device = centers.device
     x = ((torch.arange(w, device=device) + 0.5 - w / 2) / short).view(1, 1, w) - centers[:, :1, None]
     y = ((torch.arange(h, device=device) + 0.5 - h / 2) / short).view(1, h, 1) - centers[:, 1:, None]
-    cos, sin, reach = (v.view(n, 1, 1) for v in (angle.cos(), angle.sin(), sizes / 2))
-    u = (x * cos + y * sin) / (reach * (flip * stretch).view(n, 1, 1))
-    v = (y * cos - x * sin) / (reach / stretch.view(n, 1, 1))
-    return torch.stack([u, v], -1)
+    cos, sin, across, down = (v.view(n, 1, 1) for v in (angle.cos(), angle.sin(), *reach.unbind(-1)))
+    return torch.stack([(x * cos + y * sin) / across, (y * cos - x * sin) / down], -1)
 
 
-def _paste(sheet: SpriteSheet, chosen: Tensor, to_sprite: Tensor, sizes_px: Tensor) -> Tensor:
-    """Put one sprite into each empty picture: premultiplied (n, 4, h, w)."""
-    inside = (to_sprite.abs().amax(-1) < 1)[:, None]
-    grid = _into_atlas(to_sprite.clamp(-1, 1), sizes_px / sheet.side, sheet.side)
-    layer = functional.grid_sample(sheet.atlas[chosen].float() / 255, grid, mode="bilinear", align_corners=False)
-    return layer * inside
+def paste(drawings: Tensor, to_sprite: Tensor, sizes_px: Tensor) -> Tensor:
+    """Put one drawing of an atlas, (n, 4, s, 3/2 s) in [0, 1], into each empty picture: premultiplied (n, 4, h, w)."""
+    inside, side = (to_sprite.abs().amax(-1) < 1)[:, None], drawings.shape[-2]
+    grid = _into_atlas(to_sprite.clamp(-1, 1), sizes_px / side, side)
+    return functional.grid_sample(drawings, grid, mode="bilinear", align_corners=False) * inside
 
 
 def _into_atlas(uv: Tensor, shrink: Tensor, side: int) -> Tensor:
