@@ -16,7 +16,7 @@ class Limits:
         picture_bytes, picture_pixels: of a picture, as its file and as its header says.
         texts, text_characters: of a request; CLIP itself reads 77 tokens of a text.
         seconds: from the last byte of a request to its answer.
-        body_seconds: for the bytes of a request to arrive.
+        body_seconds: for the bytes of a request to arrive, and how long a connection may stay without one.
         waiting: how many pictures wait for the segmenter; more are refused.
         images_at_once: how many pictures with the same texts and settings share the encoders' passes.
 

@@ -1,5 +1,6 @@
 """Serve until told to stop: take the address, load the models, and only then listen."""
 
+import math
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
@@ -13,13 +14,13 @@ from starlette.types import ASGIApp
 
 from clip_as_rnn.apps.access import LOOPBACK
 from clip_as_rnn.apps.server.app import create_app
+from clip_as_rnn.apps.server.connection import Connection
 from clip_as_rnn.apps.server.limits import Limits
 from clip_as_rnn.apps.server.service import Service
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.segmenter import Segmenter
 
 _HEADER_BYTES = 32_768
-_KEEP_ALIVE_S = 15
 _WARM_UP_PX = 64
 
 
@@ -102,7 +103,7 @@ def configure(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     """Tell uvicorn what holds for every server of ours: it logs no request and believes no proxy."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -110,7 +111,7 @@ def configure(app: ASGIApp, limits: Limits) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_keep_alive=math.ceil(limits.body_seconds),
         timeout_graceful_shutdown=round(limits.seconds),
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )

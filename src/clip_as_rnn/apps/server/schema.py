@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import HTTPException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clip_as_rnn.config import Mode, VisualPrompt
 
@@ -12,12 +12,22 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Model = TypeVar("Model", bound=BaseModel)
 _SHOWN_CHARACTERS = 300
 _MOST_TEXTS = 1000  # whatever the server's own limit; keeps the check itself cheap
+_MOST_VALUES = 1_000_000  # of a JSON body; an empty list of two letters takes 56 bytes once it is read
 
 
 class _Strict(BaseModel):
     """Refuses names it does not know, so that a slip of the pen is not taken for consent."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_slip(cls, given: Any) -> Any:
+        """Drop all unknown names but the first: each is given an error of its own, and thousands of them take long."""
+        if not isinstance(given, dict):
+            return given
+        slip = next((name for name in given if name not in cls.model_fields), None)
+        return {name: value for name, value in given.items() if name == slip or name in cls.model_fields}
 
 
 class Settings(_Strict):
@@ -136,6 +146,8 @@ def parse_json(model: type[Model], body: bytes) -> Model:
     Raises:
         HTTPException: 422 with one sentence.
     """
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise HTTPException(422, f"Expected JSON of at most {_MOST_VALUES} values.")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

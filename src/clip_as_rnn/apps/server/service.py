@@ -158,6 +158,7 @@ class Service:
         except BusyError as error:
             raise _busy(error) from error
         answers = asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+        answers.add_done_callback(_look)
         gone = asyncio.ensure_future(_leaving(request))
         try:
             await asyncio.wait((answers, gone), timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +181,12 @@ class Service:
     async def render(self, make: Callable[..., Result], *arguments: Any) -> Result:
         """Make a response's content in a thread, few at a time."""
         return await anyio.to_thread.run_sync(make, *arguments, limiter=self._renderers)
+
+
+def _look(answers: "asyncio.Future[list[Answer]]") -> None:
+    """Take note of how it ended, where nobody waits any more; asyncio would complain of it."""
+    if not answers.cancelled():
+        answers.exception()
 
 
 async def _leaving(request: Request) -> None:
