@@ -13,7 +13,7 @@ test: .venv/.dev  ## the default tests: no network, no GPU; those of the page ne
 	$(BIN)/python -m pytest --ignore=tests/web
 
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
-	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web
+	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web --reruns 1
 
 check: .venv/.dev  ## what CI runs: format, lint, import contracts, types, tests
 	$(BIN)/ruff format --check $(SOURCES)

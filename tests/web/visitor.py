@@ -41,6 +41,15 @@ class Visitor:
             self.page.locator("#texts input").fill(text)
             self.page.locator("#texts input").press("Enter")
 
+    def set_number(self, label: str, value: float) -> None:
+        """Type a slider's number, and wait until the slider has taken it."""
+        number, slider = (self.page.get_by_label(f"{part} for {label}") for part in ("number input", "range slider"))
+        expect(slider).not_to_have_value("")  # it was just unfolded and is filled a moment later
+        number.fill(str(value))
+        number.press("Tab")
+        expect(slider).to_have_value(str(value))
+        expect(number).to_have_value(str(value))
+
     def find(self) -> None:
         self.page.get_by_role("button", name="Find", exact=True).click()
 
