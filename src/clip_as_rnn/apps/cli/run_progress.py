@@ -60,10 +60,10 @@ class RunProgress:
     def advance(self, outcome: Outcome) -> None:
         """Move on by one picture."""
         now = self._clock()
-        if not self._segmented and outcome.segmentation is None:
+        if not self._segmented and not outcome.is_segmented:
             self._began_at = now
         self._done += 1
-        self._segmented += outcome.segmentation is not None
+        self._segmented += outcome.is_segmented
         self._failures += outcome.error is not None
         speed = self._speed(now)
         self._bar.update(self._task, advance=1, speed=speed)

@@ -72,6 +72,13 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, max=64, help="Pictures at once.", show_default="1 a core, up to 4")
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="local, or ray for several machines (extra `batch`).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", envvar="RAY_ADDRESS", help="Of a cluster that is up."),
+    ] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Take each folder as the frames of one clip.")] = False,
     container: Annotated[
         str, typer.Option("--video", metavar="KIND", help="Overlays of clips: webm, or mp4 (extra `video`).")
@@ -98,6 +105,8 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         skip_existing=skip_existing,
         overwrite=overwrite,
         workers=workers,
+        engine=engine,
+        ray_address=ray_address,
     )
     from clip_as_rnn.apps.cli.segment_clips import is_clip, run_clips
 

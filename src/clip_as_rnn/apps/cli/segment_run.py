@@ -3,9 +3,11 @@
 Loads torch, so the commands import it only when there is work.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -16,6 +18,7 @@ from clip_as_rnn.apps.cli.run_progress import RunProgress
 from clip_as_rnn.batch.job import Job, Outcome, describe_settings
 from clip_as_rnn.batch.local import Threads, segment_files
 from clip_as_rnn.batch.manifest import MANIFEST, Manifest
+from clip_as_rnn.batch.ray import Cluster, segment_on_ray
 from clip_as_rnn.batch.sources import Source, check_targets, list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
@@ -26,6 +29,7 @@ from clip_as_rnn.loading import DType
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.segmenter import Segmenter
 
+Engine = Literal["local", "ray"]
 _ALL_FORMATS = (*FORMATS, *DATASET_FORMATS)
 _FAILED_SOME, _FAILED_ALONE = 1, 2
 
@@ -45,7 +49,9 @@ class Request:
         cache_dir: where models of the Hub are kept; None is Hugging Face's own folder.
         skip_existing: leave out images whose results are there, made with the same texts, settings and models.
         overwrite: begin anew what an earlier run began.
-        workers: pictures on their way at once; None is as many as there are processors, up to 4.
+        workers: pictures on their way at once on a machine; None is as many as there are processors, up to 4.
+        engine: local, or ray for several machines.
+        ray_address: of a cluster of Ray that is up; None starts one on this machine.
     """
 
     images: Sequence[Path]
@@ -60,6 +66,8 @@ class Request:
     skip_existing: bool = False
     overwrite: bool = False
     workers: int | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
 
 def run(request: Request) -> int:
@@ -75,6 +83,7 @@ def run(request: Request) -> int:
         say(f"Note: Merged duplicate texts: {', '.join(repr(text) for text in away)}.")
     formats, datasets = parse_formats(request.formats)
     choose("dtype", request.dtype, DType)
+    choose("--engine", request.engine, Engine)
     if request.skip_existing and "json" not in formats:
         raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
     job = Job(
@@ -89,14 +98,14 @@ def run(request: Request) -> int:
     sources = list_sources(request.images, output=request.folder)
     if len(sources) == 1:
         _prepare(sources, job, request)
-        return _FAILED_ALONE if _work(sources, job, request) else 0
+        return _FAILED_ALONE if _work(sources, job, request, None) else 0
     check_targets([source.path for source in sources], _targets(sources, job))
     prepare_folder(request.folder)
     settings = describe_settings(texts, request.config)
     with Manifest(request.folder, settings, overwrite=request.overwrite, mixed=request.skip_existing) as manifest:
         sources = list_sources(request.images, output=request.folder, standing=manifest.stems)
         _prepare(sources, job, request)
-        failures = _work(sources, replace(job, manifest=manifest), request)
+        failures = _work(sources, job, request, manifest)
     if failures:
         say(f"{failures} of {len(sources)} pictures failed; {str(request.folder / MANIFEST)!r} says why.")
     return _FAILED_SOME if failures else 0
@@ -114,46 +123,66 @@ def _targets(sources: Sequence[Source], job: Job) -> list[Path]:
     return [one for source in sources for one in planned_paths(job.folder, source.stem, job.formats)]
 
 
-def _work(sources: Sequence[Source], job: Job, request: Request) -> int:
+def _work(sources: Sequence[Source], job: Job, request: Request, manifest: Manifest | None) -> int:
     """Run the job under a progress bar and show what becomes of each picture; return how many failed."""
     failures = 0
+    load = partial(_load, job, request.device, choose("dtype", request.dtype, DType), request.cache_dir)
     with RunProgress(total=len(sources)) as progress:
-
-        def load() -> Segmenter:
-            progress.say_what("Loading the models")
-            dtype = choose("dtype", request.dtype, DType)
-            segmenter = loading.load_segmenter(
-                job.config, device=request.device, dtype=dtype, cache_dir=request.cache_dir
-            )
-            segmenter.check_texts(job.texts)
-            progress.say_what("Segmenting")
-            return segmenter
-
-        threads = Threads.of_this_machine(1 if len(sources) == 1 else request.workers)
-        for outcome in segment_files(sources, job, load, threads=threads):
+        for outcome in _outcomes(sources, job, request, manifest, load, progress):
             failures += outcome.error is not None
-            _show(outcome, job.folder, progress.console, as_table=len(sources) == 1)
+            _show(outcome, job, progress.console, as_table=len(sources) == 1)
             progress.advance(outcome)
     return failures
 
 
-def _show(outcome: Outcome, folder: Path, terminal: Console, *, as_table: bool) -> None:
+def _load(job: Job, device: str, dtype: DType, cache_dir: Path | None) -> Segmenter:
+    segmenter = loading.load_segmenter(job.config, device=device, dtype=dtype, cache_dir=cache_dir)
+    segmenter.check_texts(job.texts)
+    return segmenter
+
+
+def _outcomes(
+    sources: Sequence[Source],
+    job: Job,
+    request: Request,
+    manifest: Manifest | None,
+    load: Callable[[], Segmenter],
+    progress: RunProgress,
+) -> Iterator[Outcome]:
+    """Start the engine that is asked for; one picture alone needs no other than the local one."""
+    threads = Threads.of_this_machine(1 if manifest is None else request.workers)
+    if request.engine == "ray" and manifest is not None:
+        progress.say_what("Segmenting, on Ray")
+        cluster = Cluster(threads=threads, address=request.ray_address, gpus=request.device != "cpu")
+        return segment_on_ray(sources, job, load, manifest=manifest, cluster=cluster)
+
+    def load_and_say() -> Segmenter:
+        progress.say_what("Loading the models")
+        segmenter = load()
+        progress.say_what("Segmenting")
+        return segmenter
+
+    return segment_files(sources, job, load_and_say, manifest=manifest, threads=threads)
+
+
+def _show(outcome: Outcome, job: Job, terminal: Console, *, as_table: bool) -> None:
     """Print messages to stderr and a result to stdout; where both are one terminal, above the progress bar."""
     for note in outcome.notes:
         say(f"Note: {note}", terminal)
     if outcome.error is not None:
         said, path = str(outcome.error), outcome.path
         say(f"Error: {said}" if path.name in said else f"Error: {path}: {said}", terminal)
-    elif outcome.segmentation is None:
-        say(f"Skipped {outcome.path}: its results are in {folder}.", terminal)
+    elif outcome.entry is None:
+        say(f"Skipped {outcome.path}: its results are in {job.folder}.", terminal)
     else:
         stdout = Console()
         console = terminal if stdout.is_terminal and terminal.is_terminal else stdout
-        if as_table:
+        if as_table and outcome.segmentation is not None:
             console.print(result_table(str(outcome.path), outcome.segmentation))
             say(paths_line(outcome.written), console)
         else:
-            say(result_line(str(outcome.path), outcome.segmentation), console)
+            found = dict(zip(outcome.entry["found"], outcome.entry["scores"], strict=True))
+            say(result_line(str(outcome.path), found, len(job.texts)), console)
 
 
 def parse_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], tuple[DatasetFormat, ...]]:

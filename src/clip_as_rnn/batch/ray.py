@@ -1,0 +1,233 @@
+"""Many pictures on many machines, or in several processes of one: Ray's actors hold the models and segment.
+
+Actors read, segment and write; this process deals the pictures out and keeps the record, by which each picture is
+skipped or done, so that a run goes on on any number of machines. Needs the extra `batch`. Ray Data is not used: what it
+resumes are blocks of pictures, not pictures, and on two processors its resuming waits for a third.
+"""
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numba
+import torch
+
+from clip_as_rnn.batch.job import Entry, Job, Outcome, PictureJob, fail, fingerprints
+from clip_as_rnn.batch.local import Threads, in_groups
+from clip_as_rnn.batch.manifest import Manifest
+from clip_as_rnn.batch.sources import Source
+from clip_as_rnn.errors import CarError, DependencyError, InputError
+from clip_as_rnn.export.base import DatasetExporter
+from clip_as_rnn.export.datasets import DatasetFormat, open_datasets
+from clip_as_rnn.segmenter import Segmenter
+
+_AHEAD = 2  # groups of pictures that are dealt out per place in an actor, so that none waits for the next
+_TRIES = 3  # of a picture whose actor died over it; then it is said to be the picture's fault
+_OBJECT_STORE_BYTES = 100_000_000  # for what goes between processes: names and scores, no pictures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where the actors run.
+
+    Attributes:
+        threads: how many pictures are on their way at once on a machine like this one, and the threads of each. An
+            actor takes one picture at once and so many processors; one with a GPU takes all pictures of a machine.
+        address: of a cluster that is up; None starts one on this machine alone, and ends it with the run.
+        gpus: give every actor a GPU of its own where the cluster has some.
+    """
+
+    threads: Threads
+    address: str | None = None
+    gpus: bool = True
+
+
+class _Worker:
+    """What an actor is: one job's models, and threads to compute with."""
+
+    def __init__(self, job: Job, load_segmenter: Callable[[], Segmenter], threads: int, folder: str) -> None:
+        with suppress(OSError):  # on another machine it may not be there, and absolute paths do not need it
+            os.chdir(folder)
+        self._threads = threads
+        self._work = PictureJob(job, load_segmenter)
+
+    def load(self) -> Mapping[str, Any]:
+        """Load the models, and say what identifies them."""
+        return fingerprints(self._work.load().describe())
+
+    def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> list[Outcome]:
+        """Do what is to be done with a few pictures; their masks stay here."""
+        torch.set_num_threads(self._threads)
+        numba.set_num_threads(min(self._threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined] # set at import
+        return [
+            Outcome(one.path, one.entry, written=one.written, notes=one.notes, error=one.error)
+            for one in self._work.run(sources, entries)
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class _Crew:
+    """The actors, what each of them has in hand, and what is to be dealt out anew."""
+
+    places: int  # pictures that an actor is busy with at once
+    ready: list[Any] = field(default_factory=list)
+    loading: dict[Any, Any] = field(default_factory=dict)  # promise: actor
+    working: dict[Any, tuple[Any, list[Source]]] = field(default_factory=dict)  # promise: actor, its pictures
+    again: deque[list[Source]] = field(default_factory=deque)
+    deaths: Counter[Path] = field(default_factory=Counter)
+
+    def find_idle(self) -> Any | None:
+        """Find the actor that has least in hand; None if all have enough, or none is ready."""
+        in_hand = Counter(id(actor) for actor, _ in self.working.values())
+        actor = min(self.ready, key=lambda one: in_hand[id(one)], default=None)
+        return actor if actor is not None and in_hand[id(actor)] < _AHEAD * self.places else None
+
+    def bury(self, dead: Any) -> list[Source]:
+        """Take back what an actor that died had in hand; return the pictures over which actors died too often."""
+        in_hand = {promise: some for promise, (actor, some) in self.working.items() if actor is dead}
+        for promise in in_hand:
+            del self.working[promise]
+        for some in list(in_hand.values())[: self.places]:  # the others were only waiting
+            self.deaths.update(source.path for source in some)
+        sources = [source for some in in_hand.values() for source in some]
+        self.again.extend([source] for source in sources if self.deaths[source.path] < _TRIES)  # alone, to find it out
+        return [source for source in sources if self.deaths[source.path] >= _TRIES]
+
+
+def segment_on_ray(
+    sources: Iterable[Source],
+    job: Job,
+    load_segmenter: Callable[[], Segmenter],
+    *,
+    manifest: Manifest,
+    cluster: Cluster,
+) -> Iterator[Outcome]:
+    """Segment pictures and write the results of each; yield what became of it, as it comes.
+
+    `load_segmenter` goes to the actors. What `manifest` says is done is left out, what is done now is recorded there.
+
+    Raises:
+        CarError: something is wrong that concerns all pictures: Ray, models, the folder, another run's record.
+    """
+    ray = _start(cluster)
+    exporters: Mapping[DatasetFormat, DatasetExporter] | None = None
+    try:
+        crew, groups = _hire(ray, job, load_segmenter, cluster), in_groups(sources, job.images_at_once)
+        while True:
+            _deal_out(crew, groups, manifest)
+            if exporters is not None and not crew.working:
+                break
+            (promise, *_), _ = ray.wait([*crew.loading, *crew.working], num_returns=1)
+            if promise in crew.loading:
+                manifest.begin(_welcome(ray, crew, promise))
+                exporters = exporters or open_datasets(job.datasets, job.folder, job.texts)
+            else:
+                outcomes = _collect(ray, crew, promise)
+                manifest.record(outcomes)
+                yield from outcomes
+    finally:
+        ray.shutdown()
+        for exporter in (exporters or {}).values():
+            exporter.close()
+
+
+def _start(cluster: Cluster) -> Any:
+    """Start Ray, or join the cluster that is up.
+
+    Raises:
+        DependencyError: it is not installed.
+        InputError: there is no cluster at the address.
+    """
+    try:
+        ray: Any = import_module("ray")
+    except ImportError as error:
+        raise DependencyError("--engine ray needs Ray; install it with: pip install 'clip-as-rnn[batch]'.") from error
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster.address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        processors = cluster.threads.pictures * cluster.threads.each
+        own: dict[str, Any] = {
+            "num_cpus": processors,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+        ray.init(address="local", **own, **quiet)
+        return ray
+    try:
+        ray.init(address=cluster.address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        raise InputError(f"There is no Ray cluster at {cluster.address!r}: {reason}.") from error
+    return ray
+
+
+def _hire(ray: Any, job: Job, load_segmenter: Callable[[], Segmenter], cluster: Cluster) -> _Crew:
+    """Let one actor per GPU, or per so many processors, load the models."""
+    there, threads = ray.cluster_resources(), cluster.threads
+    gpus = int(there.get("GPU", 0)) if cluster.gpus else 0
+    count = gpus or max(1, int(there.get("CPU", 1)) // threads.each)
+    places = threads.pictures if gpus else 1
+    options = {"num_cpus": threads.each, "num_gpus": int(bool(gpus)), "max_restarts": -1, "max_concurrency": places}
+    worker = ray.remote(_Worker).options(**options)
+    crew = _Crew(places)
+    for _ in range(count):
+        actor = worker.remote(job, load_segmenter, threads.each, str(Path.cwd()))
+        crew.loading[actor.load.remote()] = actor
+    return crew
+
+
+def _deal_out(crew: _Crew, groups: Iterator[list[Source]], manifest: Manifest) -> None:
+    """Give pictures to the actors, with what is recorded of them, until all have enough in hand or none is left."""
+    while (actor := crew.find_idle()) is not None:
+        some = crew.again.popleft() if crew.again else next(groups, None)
+        if some is None:
+            return
+        names = [str(source.path) for source in some]
+        entries = {name: manifest.entries[name] for name in names if name in manifest.entries}
+        crew.working[actor.run.remote(some, entries)] = actor, some
+
+
+def _welcome(ray: Any, crew: _Crew, promise: Any) -> Mapping[str, Any]:
+    """Count an actor among those that are ready; return what identifies its models."""
+    actor = crew.loading.pop(promise)
+    try:
+        models: Mapping[str, Any] = _result(ray, promise)
+    except ray.exceptions.RayActorError as error:
+        raise InputError(
+            f"A process of Ray ended while it loaded the models: {_first_line(error)}; if memory was short, give "
+            "fewer --workers."
+        ) from error
+    crew.ready.append(actor)
+    return models
+
+
+def _collect(ray: Any, crew: _Crew, promise: Any) -> list[Outcome]:
+    """Take what became of a group; if its actor died, another one, or itself when it is up again, gets its pictures."""
+    actor = crew.working[promise][0]
+    try:
+        outcomes: list[Outcome] = _result(ray, promise)
+    except ray.exceptions.RayActorError as error:
+        reason = f"The process that segmented it ended {_TRIES} times: {_first_line(error)}."
+        return [fail(source, InputError(reason)) for source in crew.bury(actor)]
+    del crew.working[promise]
+    return outcomes
+
+
+def _result(ray: Any, promise: Any) -> Any:
+    """Take what an actor returned, or raise what it raised."""
+    try:
+        return ray.get(promise)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CarError):
+            raise error.cause from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", maxsplit=1)[0].rstrip(".")
