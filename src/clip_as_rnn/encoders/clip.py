@@ -23,6 +23,7 @@ from clip_as_rnn.encoders.attention import (
     split_heads,
 )
 from clip_as_rnn.encoders.base import PatchFeatures, PatchKeys, Tick, ignore_tick
+from clip_as_rnn.encoders.pooled_jacobian import PooledJacobian
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.prompts.templates import fill
@@ -30,7 +31,8 @@ from clip_as_rnn.types import Features, Pixels
 
 _TEXTS_PER_PASS = 256
 _MASKS_PER_PASS = 512
-_GRADIENT_BYTES = 512 * 2**20  # what the batched backward pass may take at once
+_GRADIENT_BYTES = 512 * 2**20  # what the batched backward pass, or a block of patches' Jacobian, may take at once
+_BACKWARD_PASSES = 8  # through the last block; more take longer than the Jacobian in closed form
 _MAX_PATCHES = 16_384  # one matrix over them takes 1 GiB, and the attention and its affinity need about five
 _SHOWN_LETTERS = 60  # of a text in a message
 
@@ -221,9 +223,12 @@ class ClipEncoder:
 
         That average is the derivative of z along one shift shared by all patches. Behind the linear projections it is
         one shift each of queries, keys and values, so three vectors are differentiated instead of P. As z is a mean
-        over patches, it is done in blocks of them where memory asks for it. Exact and linear in the directions, which
-        lie in the projected space of z; float32.
+        over patches, it is done in blocks of them where memory asks for it; for many directions in closed form, which
+        takes the same time for any number. Exact and linear in the directions, which lie in the projected space of z;
+        float32.
         """
+        if len(directions) > _BACKWARD_PASSES:
+            return directions.to(self.device, torch.float32) @ self._pooled_jacobian(features)
         layer, patches = self.vision.encoder.layers[-1], len(features.activations)
         rows, at_once = self._gradient_block(patches)
         with torch.inference_mode(False), torch.no_grad():  # copies: inference tensors have no gradients
@@ -244,6 +249,14 @@ class ClipEncoder:
             attention = layer.self_attn
             weights = torch.cat([one.weight.float() for one in (attention.q_proj, attention.k_proj, attention.v_proj)])
             return total.flatten(1) @ weights / patches
+
+    def _pooled_jacobian(self, features: PatchFeatures) -> Float[Tensor, "d width"]:
+        """Compute the mean over patches of dz/dA_p, in blocks of patches that fit into memory."""
+        rows, _ = self._gradient_block(len(features.activations))
+        jacobian = PooledJacobian(
+            self.vision.encoder.layers[-1], self.vision.post_layernorm, self.model.visual_projection.weight
+        )
+        return jacobian.differentiate(features.last_input, rows)
 
     def _pool_block(
         self,

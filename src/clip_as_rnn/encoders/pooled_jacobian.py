@@ -1,0 +1,160 @@
+"""The Jacobian of CLIP's pooled feature in closed form: what a shift of all patches does to their mean.
+
+z is the mean over patches of proj(LN(y_p)), y_p = h_p + MLP(LN2(h_p)), h_p = x_p + O a_p, where a_p is what attention
+gives patch p. A shift of A that all patches share is a shift each of their queries, keys and values, and moves a_p by
+
+    values   (1 - A_pc) dv
+    keys     s A_pc (a_p - v_c) (q_p . dk)                              per head; A_pj the attention, c the class
+    queries  s (sum_j A_pj v_j k_j^T - a_p (sum_j A_pj k_j)^T) dq       token, s the scale of the queries.
+
+Behind the attention, a layer norm's derivative is a matrix that all patches share, over sigma_p, less one of rank one;
+the activation's slopes alone are each patch's own. So the sum over patches needs no Jacobian of any patch, but products
+with P x P attention and P x M slopes: the work of some backward passes through the block, for all directions of z.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+
+from clip_as_rnn.encoders.attention import split_heads
+
+_TOKENS_AT_ONCE = 1024  # whose sums of slopes are held
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Linearized:
+    """What stands behind the attention, linearized at a block of patches p; M hidden units, d the width of z.
+
+    Attributes:
+        weights: 1 / sigma_p, of a shift of h_p that passes the MLP by.
+        slopes: phi'_p / (sigma_p sigma2_p), of one that goes through it.
+        normed, units: x2_p, LN2(h_p) before gain and bias, and what the hidden units see of it; LN2's rank-one part.
+        corrections, features: likewise of the last layer norm, behind h_p and in the space of z.
+    """
+
+    weights: Float[Tensor, "p 1"]
+    slopes: Float[Tensor, "p m"]
+    normed: Float[Tensor, "p width"]
+    units: Float[Tensor, "p m"]
+    corrections: Float[Tensor, "p width"]
+    features: Float[Tensor, "p d"]
+
+
+class _Head:
+    """One head's attention from a block of patches p to all tokens t, and how its output a_p moves with the shifts."""
+
+    def __init__(self, query: Float[Tensor, "p e"], keys: Float[Tensor, "t e"], values: Float[Tensor, "t e"]) -> None:
+        self.scale = query.shape[1] ** -0.5
+        self.query, self.keys, self.values = query, keys, values
+        self.attention = torch.softmax(self.scale * query @ keys.T, dim=1)
+        self.output = self.attention @ values
+        self.mean_key = self.attention @ keys
+        on_class = self.attention[:, :1]
+        self.on_patches = 1 - on_class
+        self.key_pull = self.scale * on_class * (self.output - values[0])
+
+    def project(self, vectors: Float[Tensor, "p e"]) -> Float[Tensor, "3*e p"]:
+        """Multiply every patch's derivative of a_p by queries', keys' and values' shifts with that patch's vector."""
+        along = (self.attention * (vectors @ self.values.T)) @ self.keys
+        by_query = self.scale * (along - self.mean_key * (self.output * vectors).sum(1, keepdim=True))
+        by_key = self.query * (self.key_pull * vectors).sum(1, keepdim=True)
+        return torch.cat([by_query, by_key, self.on_patches * vectors], dim=1).T
+
+    def sum_weighted(self, weights: Float[Tensor, "p #m"], directions: Float[Tensor, "e m"]) -> Float[Tensor, "3*e m"]:
+        """Sum the derivatives of a_p over the patches, each column by its own weights and along its own direction."""
+        by_query = -self.mean_key.T @ (weights * (self.output @ directions))
+        for start in range(0, len(self.keys), _TOKENS_AT_ONCE):
+            some = slice(start, start + _TOKENS_AT_ONCE)
+            by_query += self.keys[some].T @ ((self.attention[:, some].T @ weights) * (self.values[some] @ directions))
+        by_key = self.query.T @ (weights * (self.key_pull @ directions))
+        by_value = directions * (self.on_patches.T @ weights)
+        return torch.cat([self.scale * by_query, by_key, by_value])
+
+
+class PooledJacobian:
+    """Differentiates z with respect to shifts that all patches share, a block of patches at a time; in float32."""
+
+    def __init__(self, layer: CLIPEncoderLayer, last_norm: nn.LayerNorm, projection: Float[Tensor, "d width"]) -> None:
+        self._layer, self._mlp, self._norm, self._last_norm = layer, layer.mlp, layer.layer_norm2, last_norm
+        self._mixing = layer.self_attn.out_proj.weight.float()  # width, heads e
+        self._into_units = _center(self._mlp.fc1.weight.float() * self._norm.weight.float())  # m width
+        self._after = _center(projection.float() * last_norm.weight.float()).T  # width d
+        self._after_units = self._mlp.fc2.weight.float().T @ self._after  # m d
+
+    @torch.no_grad()
+    def differentiate(self, tokens: Float[Tensor, "1 tokens width"], rows: int) -> Float[Tensor, "d width"]:
+        """Compute mean_p dz/dA_p, a row per dimension of z, `rows` patches at a time.
+
+        `tokens` are the input of the block, class token first; A is what its first layer norm makes of the patches.
+        """
+        attention, patches = self._layer.self_attn, tokens.shape[1] - 1
+        heads = [one[0].float() for one in split_heads(attention, self._layer.layer_norm1(tokens))]  # heads tokens e
+        moved = torch.zeros(len(heads[0]), 3, heads[0].shape[2], self._after.shape[1], device=tokens.device)
+        for start in range(1, patches + 1, rows):
+            some = slice(start, start + rows)
+            block = [_Head(query[some], keys, values) for query, keys, values in zip(*heads, strict=True)]
+            behind = self._linearize(tokens[0, some].float(), torch.cat([head.output for head in block], dim=1))
+            for head, mixing, of_head in zip(block, self._mixing.split(heads[0].shape[2], dim=1), moved, strict=True):
+                of_head += self._sum_head(head, mixing, behind).view(of_head.shape)
+        weights = torch.cat([one.weight.float() for one in (attention.q_proj, attention.k_proj, attention.v_proj)])
+        return moved.transpose(0, 1).flatten(0, 2).T @ weights / patches**2
+
+    def _linearize(self, tokens: Float[Tensor, "p width"], outputs: Float[Tensor, "p width"]) -> _Linearized:
+        """Run the block behind the attention on some patches, and keep what its derivatives need."""
+        mlp, width = self._mlp, tokens.shape[1]
+        before = tokens + _apply(self._layer.self_attn.out_proj, outputs)
+        normed, spread = _standardize(before, self._norm.eps)
+        hidden = _apply(mlp.fc1, normed * self._norm.weight.float() + self._norm.bias.float())
+        active, slopes = _activate(mlp.activation_fn, hidden)
+        last, last_spread = _standardize(before + _apply(mlp.fc2, active), self._last_norm.eps)
+        slopes = slopes / (last_spread * spread)
+        units = slopes * (normed @ self._into_units.T)
+        met = last @ mlp.fc2.weight.float()  # p m
+        pulled = (slopes * met) @ self._into_units - normed * (units * met).sum(1, keepdim=True) / width
+        return _Linearized(
+            weights=1 / last_spread,
+            slopes=slopes,
+            normed=normed,
+            units=units / width,
+            corrections=(last / last_spread + pulled) / width,
+            features=last @ self._after,
+        )
+
+    def _sum_head(self, head: _Head, mixing: Float[Tensor, "width e"], behind: _Linearized) -> Float[Tensor, "3*e d"]:
+        """Sum over some patches what the shifts of one head's queries, keys and values do to z."""
+        to_units = head.sum_weighted(behind.slopes, mixing.T @ self._into_units.T)
+        to_units -= head.project(behind.normed @ mixing) @ behind.units
+        past_units = head.sum_weighted(behind.weights, mixing.T @ self._after)
+        past_units -= head.project(behind.corrections @ mixing) @ behind.features
+        moved: Tensor = to_units @ self._after_units + past_units
+        return moved
+
+
+def _center(rows: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+    return rows - rows.mean(1, keepdim=True)
+
+
+def _standardize(rows: Float[Tensor, "n width"], eps: float) -> tuple[Float[Tensor, "n width"], Float[Tensor, "n 1"]]:
+    """Normalize rows as a layer norm does before its gain and bias; also return the deviations."""
+    centered = _center(rows)
+    deviations = (centered.square().mean(1, keepdim=True) + eps).sqrt()
+    return centered / deviations, deviations
+
+
+def _apply(linear: nn.Linear, rows: Float[Tensor, "n a"]) -> Float[Tensor, "n b"]:
+    return nn.functional.linear(rows, linear.weight.float(), linear.bias.float())
+
+
+def _activate(
+    activation: Callable[[Tensor], Tensor], hidden: Float[Tensor, "p m"]
+) -> tuple[Float[Tensor, "p m"], Float[Tensor, "p m"]]:
+    """Return an elementwise activation of the hidden units, and its slopes there."""
+    with torch.inference_mode(False), torch.enable_grad():  # a copy: inference tensors have no gradients
+        hidden = hidden.clone().requires_grad_()
+        active = activation(hidden)
+        (slopes,) = torch.autograd.grad(active.sum(), hidden)
+    return active.detach(), slopes
