@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web check format bench bench-sam bench-crf survive survive-ray train ablation clean
+.PHONY: demo test test-web test-formats check format bench bench-sam bench-crf survive survive-ray train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -14,6 +15,12 @@ test: .venv/.dev  ## the default tests: no network, no GPU; those of the page ne
 
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
 	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web --reruns 1
+
+test-formats: .venv/.dev $(READERS:%=.venv/readers/%/.done)  ## data sets read back by labeling tools that clash with our pins; 3 GB of environments
+	rm -rf out/format-readers
+	$(BIN)/python tests/format_readers/write_samples.py out/format-readers
+	@set -e; for reader in $(READERS); do \
+		LOGURU_LEVEL=WARNING .venv/readers/$$reader/bin/python tests/format_readers/read_$$reader.py out/format-readers; done
 
 check: .venv/.dev  ## what CI runs: format, lint, import contracts, types, tests
 	$(BIN)/ruff format --check $(SOURCES)
@@ -70,4 +77,9 @@ clean:
 
 .venv/.batch: .venv/.dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,batch]'
+	touch $@
+
+.venv/readers/%/.done: tests/format_readers/requirements/%.txt | .venv/bin/python
+	$(PYTHON) -m venv .venv/readers/$*
+	.venv/readers/$*/bin/python -m pip --quiet --disable-pip-version-check install --requirement $<
 	touch $@

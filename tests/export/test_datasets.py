@@ -19,26 +19,14 @@ from clip_as_rnn.export.datasets import DATASET_FORMATS, DatasetFormat, open_dat
 from clip_as_rnn.export.label_studio import encode_brush
 from clip_as_rnn.io.label_maps import read_label_map
 from clip_as_rnn.result import Segmentation
-
-TEXTS = ("cat, black", 'a "big" dog', "train/bus", "it's <&>: 红", "point", "absent")
-SIZE_HW = (30, 41)
+from format_readers.write_samples import SIZE_HW, draw_things
+from format_readers.write_samples import THINGS as TEXTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
 
 
-def _masks() -> dict[str, np.ndarray]:
-    """Draw a ring, a thing of two parts, one with two holes and an L, and a single pixel."""
-    masks = np.zeros((5, *SIZE_HW), bool)
-    masks[0, 2:12, 3:13], masks[0, 5:9, 6:10] = True, False
-    masks[1, 14:18, 2:9], masks[1, 20:27, 5:8] = True, True
-    masks[2, 1:20, 20:35], masks[2, 3:6, 22:25], masks[2, 9:17, 24:33] = True, False, False
-    masks[3, 22:28, 15:18], masks[3, 26:28, 15:30] = True, True
-    masks[4, 29, 40] = True
-    return dict(zip(TEXTS, masks, strict=False))
-
-
 def _found(*texts: str, queries: tuple[str, ...] = TEXTS) -> Segmentation:
-    masks = np.stack([_masks()[text] for text in texts]) if texts else np.zeros((0, *SIZE_HW), bool)
+    masks = np.stack([draw_things()[text] for text in texts]) if texts else np.zeros((0, *SIZE_HW), bool)
     return Segmentation(queries, texts, masks, np.linspace(0.9, 0.5, len(texts), dtype=np.float32))
 
 
@@ -74,7 +62,7 @@ def _assert_same(read: dict[str, dict[str, np.ndarray]], samples: list[Sample]) 
     for sample in samples:
         assert set(read[sample.name]) == set(sample.segmentation.texts)
         for text, mask in read[sample.name].items():
-            np.testing.assert_array_equal(mask, _masks()[text], err_msg=text)
+            np.testing.assert_array_equal(mask, draw_things()[text], err_msg=text)
 
 
 def test_pycocotools_read_back_every_mask(samples: list[Sample], tmp_path: Path):
@@ -113,7 +101,7 @@ def test_supervision_reads_back_yolo_up_to_the_lines_that_join_parts(samples: li
     }
     for found in masks.values():
         for text, mask in found.items():
-            more = int((mask != _masks()[text]).sum())
+            more = int((mask != draw_things()[text]).sum())
             joined = {'a "big" dog': 5}.get(text, 0)  # as many pixels as lie between its parts, at most
             assert more <= joined, text
 
@@ -125,6 +113,31 @@ def test_a_yolo_file_has_a_row_per_text_found_and_none_where_nothing_was(samples
     shares = [float(share) for of_one in rows for row in of_one for share in row.split()[1:]]
     assert 0 < min(shares) < max(shares) < 1
     assert all(len(row.split()) >= 7 for of_one in rows for row in of_one)
+
+
+def test_a_yolo_polygon_of_one_pixel_or_one_line_has_a_width_and_a_height(samples: list[Sample], tmp_path: Path):
+    folder = _write("yolo", tmp_path / "out", samples)
+    point = (folder / f"labels/{samples[1].name}.txt").read_text().splitlines()[1].split()
+    assert point[0] == "4"
+    xy = np.array(point[1:], float).reshape(-1, 2) * SIZE_HW[::-1]
+    assert (np.ptp(xy, axis=0) > 0).all()
+    np.testing.assert_array_equal(np.floor(xy), [[40, 29]] * 3)  # cut off
+    np.testing.assert_array_equal(np.round(xy), [[40, 29]] * 3)
+
+
+def test_the_label_map_of_voc_says_the_colors_of_its_pictures(samples: list[Sample], tmp_path: Path):
+    folder = _write("voc", tmp_path / "out", samples)
+    lines = (folder / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == [
+        "background:0,0,0::",
+        "cat, black:128,0,0::",
+        'a "big" dog:0,128,0::',
+    ]  # as VOC's palette begins
+    assert lines[4] == "it's <&>\N{FULLWIDTH COLON} 红:0,0,128::"  # four fields each
+    painted = np.asarray(Image.open(folder / "SegmentationClass/0.png").convert("RGB"))
+    named = {tuple(map(int, line.split(":")[1].split(","))): number for number, line in enumerate(lines)}
+    read = np.vectorize(lambda *rgb: named[rgb])(*np.moveaxis(painted.astype(int), 2, 0))
+    np.testing.assert_array_equal(read, read_label_map(folder / "SegmentationClass/0.png"))
 
 
 def test_supervision_reads_back_the_boxes_of_voc_and_pillow_its_masks(samples: list[Sample], tmp_path: Path):

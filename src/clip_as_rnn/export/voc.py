@@ -1,7 +1,8 @@
 """Pascal VOC: boxes in `Annotations/`, masks as PNG in `SegmentationClass/` and `SegmentationObject/`.
 
 Values of class PNGs are 1 + the place of a text among the texts asked; those of object PNGs count the objects of the
-XML file. Where masks overlap, the higher score keeps the pixel, as in `Segmentation.label_map`.
+XML file. Where masks overlap, the higher score keeps the pixel, as in `Segmentation.label_map`. Colors are VOC's own,
+by which CVAT and datumaro know the values again; `labelmap.txt` says to them which color is which text.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 
 from clip_as_rnn.export.base import Sample, open_dataset, place_picture, unwritable
 from clip_as_rnn.io.atomic import write_bytes, write_text
 from clip_as_rnn.io.label_maps import write_label_map
 from clip_as_rnn.result import Segmentation
-from clip_as_rnn.visualization.colors import colors
+
+_MOST_COLORS = 255  # of a palette, beside the background's
 
 
 class VocExporter:
@@ -23,7 +27,12 @@ class VocExporter:
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder
-        self._palette = colors(len(classes))
+        self._palette = palette(len(classes))
+        if len(classes) <= _MOST_COLORS:
+            try:
+                write_text(folder / "labelmap.txt", _label_map(classes))
+            except OSError as error:
+                raise unwritable(folder, error) from error
 
     def paths(self, name: str, picture: Path) -> list[Path]:
         """List the files of one picture."""
@@ -43,7 +52,7 @@ class VocExporter:
         try:
             place_picture(sample.picture, link)
             write_label_map(class_png, numbers[objects], palette=self._palette)
-            write_label_map(object_png, objects, palette=colors(len(found)))
+            write_label_map(object_png, objects, palette=palette(len(found)))
             write_bytes(xml, _describe(link.name, found))
         except OSError as error:
             raise unwritable(self._folder, error) from error
@@ -58,6 +67,26 @@ class VocExporter:
             )
         except OSError as error:
             raise unwritable(self._folder, error) from error
+
+
+def palette(count: int) -> UInt8[ndarray, "n 3"]:
+    """Give values from 1 on the colors of VOC's own palette: their bits are dealt out to the three channels.
+
+    Colors repeat from the 256th value on; from there on files have no palette.
+    """
+    numbers = np.arange(1, count + 1)
+    rgb = np.zeros((count, 3), dtype=int)
+    for place in range(7, -1, -1):
+        rgb |= (numbers[:, None] >> np.arange(3) & 1) << place
+        numbers = numbers >> 3
+    return rgb.astype(np.uint8)
+
+
+def _label_map(classes: Sequence[str]) -> str:
+    """List each class as `name:red,green,blue:parts:actions`; a colon, which would end the name, becomes a wide one."""
+    names = (name.replace(":", "\N{FULLWIDTH COLON}") for name in ("background", *classes))
+    rows = zip(names, [[0, 0, 0], *palette(len(classes)).tolist()], strict=True)
+    return "".join(f"{name}:{','.join(map(str, color))}::\n" for name, color in rows)
 
 
 def _describe(file_name: str, found: Segmentation) -> bytes:

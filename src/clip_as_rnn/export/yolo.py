@@ -8,12 +8,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from clip_as_rnn.export.base import Sample, open_dataset, place_picture, unwritable
 from clip_as_rnn.export.polygons import join_rings, trace_parts
 from clip_as_rnn.io.atomic import write_text
 from clip_as_rnn.types import Mask
 
 _WITHIN_PIXEL = 0.49  # the center, almost: readers that cut off and readers that round both find the pixel
+_ASIDE = 0.25  # also within the pixel: a polygon that is a point or a line gets a width, by which FiftyOne divides
 
 
 class YoloExporter:
@@ -58,5 +61,7 @@ def _polygon(mask: Mask) -> str:
     if not parts:
         return ""
     ring = join_rings([join_rings([part.border, *part.holes]) for part in parts])
+    vertices = ring + _WITHIN_PIXEL
+    vertices[0, np.ptp(ring, axis=0) == 0] += _ASIDE - _WITHIN_PIXEL
     height, width = mask.shape
-    return " ".join(f"{(x + _WITHIN_PIXEL) / width:.7f} {(y + _WITHIN_PIXEL) / height:.7f}" for x, y in ring.tolist())
+    return " ".join(f"{x / width:.7f} {y / height:.7f}" for x, y in vertices.tolist())
