@@ -5,13 +5,16 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-web test-formats check format bench bench-sam bench-crf survive survive-ray train ablation clean
+.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf survive survive-ray train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
 
 test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web
-	$(BIN)/python -m pytest --ignore=tests/web
+	$(BIN)/python -m pytest --ignore=tests/web --ignore=tests/server/test_openapi.py
+
+test-api: .venv/.dev  ## the server against its own description, with schemathesis; half a minute
+	$(BIN)/python -m pytest tests/server/test_openapi.py
 
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
 	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web --reruns 1
@@ -27,7 +30,9 @@ check: .venv/.dev  ## what CI runs: format, lint, import contracts, types, tests
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 	$(MAKE) test
+	$(MAKE) test-api
 
 format: .venv/.dev
 	$(BIN)/ruff format $(SOURCES)

@@ -169,6 +169,18 @@ def test_pictures_come_as_base64_or_as_a_data_url(plain: Client, written: str):
         ("/v1/segment", {"texts": ["cat"]}, 422, "This request cannot be read: image: Field required"),
         ("/v1/segment", {"image": "", "settings": {"crff": 1}}, 422, "This request cannot be read: settings.crff: "),
         ("/", {"inputs": "", "parameters": {"subtask": "panoptic"}}, 422, "This request cannot be read: parameters."),
+        (
+            "/v1/segment?texts=cat",
+            {"image": ""},
+            422,
+            "Expected all that is asked in the JSON, but something stands in",
+        ),
+        (
+            "/?threshold=0",
+            {"inputs": ""},
+            422,
+            "Expected all that is asked in the JSON, but something stands in the URL",
+        ),
         ("/nowhere", b"", 404, "Not Found"),
         ("/v1/segment/", b"", 404, "Not Found"),
     ],

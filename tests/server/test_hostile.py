@@ -13,7 +13,7 @@ import pytest
 
 from clip_as_rnn import Segmenter, load_segmenter
 from clip_as_rnn.apps.server.limits import Limits
-from server.hostile_requests import CLOSED, KINDS, SEGMENT, Attack, request
+from hostile_requests import CLOSED, KINDS, SEGMENT, Attack, request
 from serving import Client, await_true, made_up, picture, serving
 
 HANG_S = 30.0

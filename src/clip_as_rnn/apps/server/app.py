@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -14,7 +13,7 @@ import clip_as_rnn
 from clip_as_rnn.apps.server import label_studio
 from clip_as_rnn.apps.server.guard import Guard, refusal
 from clip_as_rnn.apps.server.metrics import CONTENT_TYPE
-from clip_as_rnn.apps.server.openapi import document, request_body
+from clip_as_rnn.apps.server.openapi import REFUSALS, document, request_body
 from clip_as_rnn.apps.server.render import full_response, hugging_face_rows
 from clip_as_rnn.apps.server.schema import (
     Failure,
@@ -32,14 +31,6 @@ from clip_as_rnn.apps.server.service import Service
 
 _PAGE = Path(__file__).parent / "static" / "docs.html"
 _STATUS = {"status": "UP", "model_class": "clip-as-rnn"}  # as Label Studio asks for it
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Failure, "description": "No valid token"},
-    408: {"model": Failure, "description": "The body took too long to arrive"},
-    413: {"model": Failure, "description": "The body or the picture is too large"},
-    422: {"model": Failure, "description": "The request cannot be answered as it is; the sentence says why"},
-    503: {"model": Failure, "description": "Busy; Retry-After says when to ask again"},
-    504: {"model": Failure, "description": "It took too long"},
-}
 
 
 def create_app(service: Service, *, token: str | None = None, origins: Collection[str] = ()) -> Guard:
@@ -69,7 +60,8 @@ def create_app(service: Service, *, token: str | None = None, origins: Collectio
     _add_segmentation(app, service)
     _add_operations(app, service)
     label_studio.add_routes(app, service)
-    app.openapi = lambda: document(app, (HuggingFaceRequest, SegmentRequest))  # type: ignore[method-assign] # FastAPI's own way to extend it
+    bodies = (HuggingFaceRequest, SegmentRequest, label_studio.Setup, label_studio.Prediction)
+    app.openapi = lambda: document(app, bodies)  # type: ignore[method-assign] # FastAPI's own way to extend it
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -85,11 +77,12 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
     hugging_face_body = request_body(HuggingFaceRequest, Parameters)
     segment_body = request_body(SegmentRequest, SegmentOptions)
 
-    @app.post("/", responses={200: {"model": list[HuggingFaceSegment]}, **_REFUSALS}, openapi_extra=hugging_face_body)
+    @app.post("/", responses={200: {"model": list[HuggingFaceSegment]}, **REFUSALS}, openapi_extra=hugging_face_body)
     async def hugging_face(request: Request) -> Response:
         """Segment as Hugging Face's `image-segmentation` task does, for its clients and those like them."""
         body = await service.read_body(request)
         if is_json(request, body):
+            refuse_query(request)
             asked = parse_json(HuggingFaceRequest, body)
             picture, parameters = await service.picture(asked.inputs), asked.parameters or Parameters()
         else:
@@ -101,12 +94,13 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
         (answer,) = await service.ask(request, [question])
         return JSONResponse(await service.render(hugging_face_rows, answer, parameters.threshold or 0.0))
 
-    @app.post("/v1/segment", responses={200: {"model": SegmentResponse}, **_REFUSALS}, openapi_extra=segment_body)
+    @app.post("/v1/segment", responses={200: {"model": SegmentResponse}, **REFUSALS}, openapi_extra=segment_body)
     async def segment(request: Request) -> Response:
         """Segment, and say all that is known: masks, boxes, scores, rejections and why, steps, seconds, settings."""
         body = await service.read_body(request)
         options: SegmentOptions
         if is_json(request, body):
+            refuse_query(request)
             asked = parse_json(SegmentRequest, body)
             picture, options, settings = await service.picture(asked.image), asked, asked.settings
         else:
@@ -118,7 +112,7 @@ def _add_segmentation(app: FastAPI, service: Service) -> None:
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.get("/")
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Say that the process is alive."""
@@ -144,6 +138,12 @@ def is_json(request: Request, body: bytes) -> bool:
     """Tell JSON from a picture: by its type, or by its first character, for clients send pictures under any type."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or body[:64].lstrip()[:1] == b"{"
+
+
+def refuse_query(request: Request) -> None:
+    """Raise HTTPException, 422, if the address of a request in JSON asks for something; it would be overheard."""
+    if request.url.query:
+        raise HTTPException(422, "Expected all that is asked in the JSON, but something stands in the URL behind `?`.")
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

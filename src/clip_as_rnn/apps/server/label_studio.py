@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 import clip_as_rnn
+from clip_as_rnn.apps.server.openapi import REFUSALS, json_body
 from clip_as_rnn.apps.server.render import iterate_masks
 from clip_as_rnn.apps.server.schema import Settings, parse_json
 from clip_as_rnn.apps.server.service import Service
@@ -41,19 +42,19 @@ class Prediction(BaseModel):
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the endpoints to the server's."""
 
-    @app.post("/setup")
+    @app.post("/setup", responses=REFUSALS, openapi_extra=json_body(Setup))
     async def setup(request: Request) -> dict[str, str]:
         """Connect a project: nothing is kept, for every request brings its labels."""
         parse_json(Setup, await service.read_body(request))
         return {"model_version": VERSION}
 
-    @app.post("/webhook", status_code=201)
+    @app.post("/webhook", status_code=201, responses=REFUSALS)
     async def webhook(request: Request) -> dict[str, str]:
         """Hear of annotations; nothing is trained."""
         await service.read_body(request)
         return {"status": "ok"}
 
-    @app.post("/predict")
+    @app.post("/predict", responses=REFUSALS, openapi_extra=json_body(Prediction))
     async def predict(request: Request) -> Response:
         """Label the images of tasks; the texts are the labels of the project."""
         asked = parse_json(Prediction, await service.read_body(request))

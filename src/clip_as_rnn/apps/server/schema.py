@@ -10,6 +10,13 @@ from clip_as_rnn.config import Mode, VisualPrompt
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Model = TypeVar("Model", bound=BaseModel)
+_EXAMPLE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAC0lEQVR42mNgQAUAABAAAaoZ+IIAAAAASUVORK5CYII="  # a PNG of 8 x 8
+)
+Base64 = Annotated[
+    str,
+    Field(description="The file in base64, a data URL, or a URL if the server allows its host.", examples=[_EXAMPLE]),
+]
 _SHOWN_CHARACTERS = 300
 _MOST_TEXTS = 1000  # whatever the server's own limit; keeps the check itself cheap
 _MOST_VALUES = 1_000_000  # of a JSON body; an empty list of two letters takes 56 bytes once it is read
@@ -56,7 +63,7 @@ class SegmentOptions(_Strict):
 class SegmentRequest(SegmentOptions):
     """A picture and what to look for in it."""
 
-    image: str = Field(description="The file in base64, a data URL, or a URL if the server allows its host.")
+    image: Base64
     settings: Settings = Settings()
 
 
@@ -76,7 +83,7 @@ class Parameters(_Strict):
 class HuggingFaceRequest(_Strict):
     """The body that Hugging Face's clients send when there are parameters; without, they send the file itself."""
 
-    inputs: str = Field(description="The file in base64, a data URL, or a URL if the server allows its host.")
+    inputs: Base64
     parameters: Parameters | None = None
 
 
