@@ -9,6 +9,7 @@ from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.encoders.base import ignore_tick
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import resize_nearest
+from clip_as_rnn.refine.clip_crf import RefinedFrame
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.stages import Stages
@@ -86,6 +87,9 @@ class FakeRefiner:
 
     def refine_softly(self, image, masks):
         return self.refine(image, masks), None
+
+    def refine_clip(self, images, masks):
+        return [RefinedFrame(self.refine(image, maps)) for image, maps in zip(images, masks.maps, strict=True)]
 
 
 def fake_segmenter(judge, **settings):

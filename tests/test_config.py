@@ -129,5 +129,6 @@ def test_what_is_not_set_stays():
 
 def test_every_setting_has_a_name_of_its_own():
     sections = [SegmenterConfig().propose, SegmenterConfig().classify, SegmenterConfig().recurrence]
-    names = [name for section in (*sections, SegmenterConfig().refine) for name in vars(section)]
+    sections += [SegmenterConfig().refine, SegmenterConfig().video]
+    names = [name for section in sections for name in vars(section)]
     assert len(names) + 2 == len(set(names)) + 2 == len(flat_settings(SegmenterConfig())) == len(setting_types())

@@ -6,6 +6,7 @@ from clip_as_rnn.config import (
     VIT_B16,
     VIT_L14,
     SegmenterConfig,
+    VideoConfig,
     flat_settings,
 )
 from clip_as_rnn.errors import InputError
@@ -47,7 +48,14 @@ def numbers(config):
 
 def test_the_presets_are_these():
     names = {"default", "fast", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
-    assert set(PRESETS) == names | {f"paper-{name}-sam" for name in WITH_SAM}
+    names |= {f"paper-{name}-sam" for name in WITH_SAM}
+    assert set(PRESETS) == names | {"paper-ref-davis17"}  # of which the authors released no code
+
+
+def test_clips_are_steadied_in_our_presets_alone():
+    assert PRESETS["default"].video == PRESETS["tiny"].video == PRESETS["fast"].video != VideoConfig()
+    for name in set(PRESETS) - {"default", "tiny", "fast"}:
+        assert PRESETS[name].video == VideoConfig()
 
 
 @pytest.mark.parametrize("name", WITH_SAM)

@@ -138,6 +138,20 @@ class RefineConfig(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoConfig(_Section):
+    """How the frames of a clip look at each other (ours); as it stands, every frame is segmented by itself."""
+
+    window_frames: int = _number(1, 1, 1000)  # frames that go through the recurrence side by side: bounds the memory
+    context_frames: int = _number(0, 0, 100)  # frames before and behind that a frame looks at
+    smooth_frames: float = _number(0.0, 0.0, 100.0)  # proposals are averaged along the motion, exp(-distance / this)
+    evidence_frames: float = _number(0.0, 0.0, 100.0)  # scores are pooled over frames likewise
+    stay_share: float = _number(1.0, 0.0, 1.0)  # a text that was found stays while its score is this share of theta
+    clip_crf: bool = False  # one dense CRF over all frames of a window, instead of one per frame
+    clip_crf_gaussian_frames: float = _number(0.05, 1e-3, 100.0)  # its deviations in time; far below 1: frames apart
+    clip_crf_bilateral_frames: float = _number(1.0, 1e-3, 100.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SegmenterConfig(_Section):
     """All settings of one segmenter."""
 
@@ -147,6 +161,7 @@ class SegmenterConfig(_Section):
     classify: ClassifyConfig = field(default_factory=ClassifyConfig)
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
 
 
 def flat_settings(config: SegmenterConfig) -> dict[str, Any]:

@@ -220,6 +220,7 @@ class ClipModels:
                 Bilateral(xy=refine.crf_bilateral_xy, rgb=refine.crf_bilateral_rgb, weight=refine.crf_bilateral_weight),
             ),
             crf_image=refine.crf_image,
+            kernel_frames=(config.video.clip_crf_gaussian_frames, config.video.clip_crf_bilateral_frames),
             background_factor=refine.background_factor,
             device=self.proposal_encoder.device,
         )

@@ -18,11 +18,13 @@ from clip_as_rnn.io.images import ImageSource, read_image
 from clip_as_rnn.io.video import VideoSource, open_video
 from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.prompts.queries import check_texts
+from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
 from clip_as_rnn.result import Proposal, Refinement, Rejection, Segmentation, Trace
 from clip_as_rnn.stages import Callback, Models, Progress, Stages
 from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject
+from clip_as_rnn.temporal.window import Memory, Window, cut_windows
 from clip_as_rnn.timing import Stopwatch
-from clip_as_rnn.types import LabelMap, Masks, Scores
+from clip_as_rnn.types import LabelMap, Masks, ResizedImage, Scores
 
 _IMAGES_AT_ONCE = 4
 
@@ -99,8 +101,34 @@ class Segmenter:
             DependencyError: a video whose codec needs the extra `video`.
         """
         queries = self._check_queries(texts)
-        frames = (frame.pixels for frame in open_video(source).frames)
-        return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=callback or _ignore)
+        frames, report = (frame.pixels for frame in open_video(source).frames), callback or _ignore
+        if self.config.video.window_frames == 1:
+            return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=report)
+        return self._segment_windows(frames, queries, trace=trace, report=report)
+
+    def _segment_windows(
+        self, frames: Iterator[ImageSource | EncodedImage], queries: tuple[str, ...], *, trace: bool, report: Callback
+    ) -> Iterator[Segmentation]:
+        """Run the frames of one window after the other through the recurrence, in which they look at each other."""
+        report(Progress("encode", 0, len(queries)))
+        texts = self._encode_queries(queries, report)
+
+        def encode() -> Iterator[EncodedImage]:
+            for frame in frames:
+                report(Progress("encode", 0, len(queries)))
+                yield self._encoded(frame)
+
+        memory: Memory | None = None
+        for encoded, done, continues in cut_windows(encode(), self.config.video):
+            share = replace(texts, seconds=texts.seconds / done)
+            states = [self._start(image, share) for image in encoded]
+            window = Window(states, self.config, memory if continues else None)
+            self._recur(states, report, window)
+            refined = self._refine_window(states, report)
+            for state, of_frame in zip(states[:done], refined, strict=False):
+                yield self._finish(state, report, trace=trace, refined=of_frame)
+            memory = window.remember(done)
+            texts = replace(texts, seconds=0.0)  # spent on the first frames
 
     def _segment_batches(
         self,
@@ -131,17 +159,23 @@ class Segmenter:
         self._recur(states, report)
         return (self._finish(state, report, trace=trace) for state in states)
 
-    def _recur(self, states: Sequence[State], report: Callback) -> None:
-        """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more."""
+    def _recur(self, states: Sequence[State], report: Callback, window: Window | None = None) -> None:
+        """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more.
+
+        In a window of a clip, y_t is smoothed over its frames, and s_t pooled over them.
+        """
         step = 0
         while running := [state for state in states if not state.converged]:
             step += 1
             for state in running:
                 report(Progress("propose", step, len(state.active)))
                 state.proposal = self._propose(state, step)  # y_t = f(x, h_t-1)
-            scores_of_all = self._classify(running, step, report)
-            for state, scores in zip(running, scores_of_all, strict=True):  # s_t = g(x, y_t, h_t-1)
-                state.update(scores, self.config)  # h_t = the texts of h_t-1 with s_t >= theta; converged if all are
+            if window:
+                window.smooth_proposals(running)
+            scores_of_all = self._classify(running, step, report)  # s_t = g(x, y_t, h_t-1)
+            decided = window.decide(running, scores_of_all) if window else [(scores, None) for scores in scores_of_all]
+            for state, (scores, passed) in zip(running, decided, strict=True):
+                state.update(scores, self.config, passed)  # h_t: s_t >= theta; converged if all are
 
     def _propose(self, state: State, step: int) -> Proposal:
         """Propose one mask per active text of one image; steps may word their texts differently, hence the number."""
@@ -170,40 +204,60 @@ class Segmenter:
             proposer_state = self.stages.proposer.init_state(image.proposer_encoding, texts.proposer_encoding)
         return State(image, texts, proposer_state, np.arange(len(texts.queries)), stopwatch)
 
+    def _refine_window(self, states: Sequence[State], report: Callback) -> list[RefinedFrame | None]:
+        """Refine the last proposals of all frames of a window jointly, if the settings ask for it."""
+        if not self.config.video.clip_crf:
+            return [None] * len(states)
+        report(
+            Progress("refine", max(len(state.steps) for state in states), sum(len(state.active) for state in states))
+        )
+        stopwatch = Stopwatch()
+        with stopwatch.measure("refine", shared_by=len(states)):
+            images = np.stack([self._image_to_refine(state) for state in states])
+            masks = ClipMasks([state.final_maps(self.config) for state in states], [state.active for state in states])
+            refined = self.stages.refiner.refine_clip(images, masks)
+        for state in states:
+            state.stopwatch.seconds["refine"] += stopwatch.seconds["refine"]
+        return list(refined)
+
+    def _image_to_refine(self, state: State) -> ResizedImage:
+        return limit_size(state.image.pixels, self.config.refine.crf_max_side_px or self.config.max_side_px)
+
     def _refine(
-        self, state: State, report: Callback, *, trace: bool
+        self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None
     ) -> tuple[LabelMap | Masks, Mapping[str, Refinement]]:
         """Refine the last proposals of the texts that passed, by SAM too if there is one."""
         report(Progress("refine", len(state.steps), len(state.active)))
         with state.stopwatch.measure("refine"):
-            limit_px = self.config.refine.crf_max_side_px or self.config.max_side_px
-            image, maps = limit_size(state.image.pixels, limit_px), state.final_maps(self.config)
+            image, maps = self._image_to_refine(state), state.final_maps(self.config)
             if self.stages.replacer is None:
-                return self.stages.refiner.refine(image, maps), {}
-            refined, probabilities = self.stages.refiner.refine_softly(image, maps)
+                return refined.masks if refined else self.stages.refiner.refine(image, maps), {}
+            refined = refined or RefinedFrame(*self.stages.refiner.refine_softly(image, maps))
         report(Progress("sam", len(state.steps), len(state.active)))
         with state.stopwatch.measure("sam"):
             replaced, decisions = self.stages.replacer.refine(
                 state.image.replacer_encoding,
-                refined,
+                refined.masks,
                 state.final_scores(),
-                probabilities=probabilities,
+                probabilities=refined.probabilities,
                 trace=trace,
             )
         return replaced, {state.texts.queries[state.active[i]]: decisions[i] for i in sorted(decisions)}
 
-    def _finish(self, state: State, report: Callback, *, trace: bool) -> Segmentation:
-        """Refine the masks of the texts that passed, and say of the others in which step they fell."""
+    def _finish(
+        self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None = None
+    ) -> Segmentation:
+        """Refine the masks of the texts that passed, unless that is done, and say of the others where they fell."""
         queries, scores = state.texts.queries, state.final_scores()
-        refined, refinements = self._refine(state, report, trace=trace)
+        masks, refinements = self._refine(state, report, trace=trace, refined=refined)
         with state.stopwatch.measure("refine"):
             found, rejections = np.arange(len(state.active)), reject(state.steps, self.config)
             if self.config.refine.drop_empty_masks:
-                refined, found = drop_empty(refined, len(state.active))
+                masks, found = drop_empty(masks, len(state.active))
             for row in np.setdiff1d(np.arange(len(state.active)), found):
                 text, step = queries[state.active[row]], len(state.steps)
                 rejections[text] = Rejection(text, step, float(scores[row]), "no pixel left after refinement")
-            refined = resize_nearest(refined, state.image.pixels.shape[:2])
+            masks = resize_nearest(masks, state.image.pixels.shape[:2])
         described: dict[str, Any] = {
             "queries": queries,
             "texts": tuple(queries[i] for i in state.active[found]),
@@ -214,9 +268,9 @@ class Segmenter:
             "seconds": dict(state.stopwatch.seconds),
             "refinements": refinements,
         }
-        if refined.dtype != bool:  # semantic mode: one label map
-            return Segmentation.from_label_map(refined, **described)
-        return Segmentation(masks=refined, **described)
+        if masks.dtype != bool:  # semantic mode: one label map
+            return Segmentation.from_label_map(masks, **described)
+        return Segmentation(masks=masks, **described)
 
     def encode(self, image: ImageSource) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.

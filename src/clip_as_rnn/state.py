@@ -71,10 +71,14 @@ class State:
         image, texts = self.image.classifier_encoding, self.texts.classifier_encoding
         return MasksToClassify(image, texts, self.active, self.proposal.maps)
 
-    def update(self, scores: Scores, config: SegmenterConfig) -> None:
-        """Keep the texts that pass, record the step, and see whether another one can change anything."""
+    def update(self, scores: Scores, config: SegmenterConfig, passed: Rows | None = None) -> None:
+        """Keep the texts that pass, record the step, and see whether another one can change anything.
+
+        `passed` are the rows that pass, where the scores of this image alone do not decide it.
+        """
         most_steps = config.recurrence.max_steps
-        kept = np.arange(len(scores)) if most_steps == 0 else passing(scores, config)
+        passed = passing(scores, config) if passed is None else passed
+        kept = np.arange(len(scores)) if most_steps == 0 else passed
         texts = tuple(self.texts.queries[i] for i in self.active)
         size_hw = (self.image.resized.shape[0], self.image.resized.shape[1])
         proposed = self.proposal

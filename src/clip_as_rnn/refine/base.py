@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from clip_as_rnn.refine.clip_crf import ClipMasks, Frames, RefinedFrame
 from clip_as_rnn.result import Refinement
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, Scores, SoftMasks
 
@@ -23,6 +24,9 @@ class MaskRefiner(Protocol):
 
     def refine_softly(self, image: RgbImage, masks: PatchMaps) -> tuple[LabelMap | Masks, SoftMasks | None]:
         """Refine as `refine` does, and give the probability of each text at each pixel, (n, h, w), if there is one."""
+
+    def refine_clip(self, images: Frames, masks: ClipMasks) -> list[RefinedFrame]:
+        """Refine the masks of several frames jointly; of each, what `refine_softly` gives."""
 
 
 @runtime_checkable

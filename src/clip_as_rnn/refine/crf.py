@@ -18,6 +18,7 @@ from torch import Tensor
 from clip_as_rnn.dense_crf.crf import DenseCrf, refine
 from clip_as_rnn.dense_crf.kernels import PAPER_KERNELS, Bilateral, Gaussian, Kernel
 from clip_as_rnn.ops import upsample_maps
+from clip_as_rnn.refine.clip_crf import ClipMasks, Frames, RefinedFrame, Rows, SoftClips, join_frames, spread_frames
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, SoftMasks
 
 __all__ = ["Bilateral", "CrfRefiner", "Gaussian", "refine"]
@@ -41,6 +42,7 @@ class CrfRefiner:
     kernels: tuple[Kernel, ...] = PAPER_KERNELS
     crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"
     background_factor: float = 1.0
+    kernel_frames: tuple[float, ...] = (0.05, 1.0)  # of each kernel, its deviation in time, for clips
     device: torch.device | str = "cpu"
 
     def refine(self, image: RgbImage, masks: PatchMaps) -> LabelMap | Masks:
@@ -90,6 +92,44 @@ class CrfRefiner:
         if self.mode == "semantic":
             return self._together(image, masks)[1:]
         return torch.stack([text for _, text in self._one_by_one(image, masks)])
+
+    def refine_clip(self, images: Frames, masks: ClipMasks) -> list[RefinedFrame]:
+        """Refine the soft masks of several frames (t, h, w, 3) jointly; of each, what `refine_softly` gives.
+
+        Frames that would not fit into memory together are refined in parts.
+        """
+        texts = np.unique(np.concatenate(masks.texts))
+        if not self.crf or len(texts) == 0 or len(images) == 1:
+            return [RefinedFrame(*self.refine_softly(*one)) for one in zip(images, masks.maps, strict=True)]
+        if (1 + len(texts)) * prod(images.shape[:3]) > _FLOATS_KEPT:
+            half = len(images) // 2
+            first, last = slice(half), slice(half, None)
+            return [
+                *self.refine_clip(images[first], masks[first]),
+                *self.refine_clip(images[last], masks[last]),
+            ]
+        shown = images if self.crf_image == "rgb" else np.stack([wrap_colors(image) for image in images])
+        pairwise = join_frames(shown, self.kernels, self.kernel_frames, self.device)
+        refine = self._label_clip if self.mode == "semantic" else self._cut_clip
+        return refine(pairwise, spread_frames(masks, texts, images.shape[1:3]), masks.rows(texts))
+
+    def _label_clip(self, pairwise: DenseCrf, soft: SoftClips, rows: Rows) -> list[RefinedFrame]:
+        """Infer one label map per frame; a text that a frame dropped gets none of its pixels."""
+        probabilities = torch.cat([self._background(soft.amax(0))[None], soft])
+        marginals = pairwise.infer(probabilities, iterations=self.iterations, overwrite=True)
+        kept = [marginals[[0, *(1 + of_frame)], t] for t, of_frame in enumerate(rows)]
+        return [RefinedFrame(np.asarray(one.argmax(0).cpu().numpy()), one[1:]) for one in kept]
+
+    def _cut_clip(self, pairwise: DenseCrf, soft: SoftClips, rows: Rows) -> list[RefinedFrame]:
+        """Infer each text against the background alone."""
+        marginals = torch.empty(2, *soft.shape)
+        for first in range(0, len(soft), _TEXTS_AT_ONCE):
+            some = soft[first : first + _TEXTS_AT_ONCE]
+            problems = torch.stack([self._background(some), some], 1)  # b 2 t h w
+            inferred = pairwise.infer(problems, iterations=self.iterations, overwrite=True)
+            marginals[:, first : first + _TEXTS_AT_ONCE] = inferred.transpose(0, 1).cpu()
+        kept = [marginals[:, of_frame, t] for t, of_frame in enumerate(rows)]  # 2 n h w
+        return [RefinedFrame((text > background).numpy(), text) for background, text in kept]
 
     def _label_pixels(self, image: RgbImage, masks: PatchMaps) -> Int64[Tensor, "h w"]:
         """Infer the most probable of the background (0) and all texts."""

@@ -109,23 +109,31 @@ def segment_clip(
 def _segment_missing(
     job: ClipJob, segmenter: Segmenter, video: Video, done: set[str], records: FrameRecords
 ) -> Iterator[Frame]:
-    """Segment and write the frames that were not done; yield every frame when it is."""
-    waiting: deque[Frame] = deque()
+    """Segment and write the frames that were not done; yield every frame when it is.
+
+    Where frames look at each other, some that were done go through once more, so that those behind them see them.
+    """
+    waiting: deque[tuple[Frame, bool]] = deque()
+    warm_up = segmenter.config.video.window_frames if segmenter.config.video.context_frames else 0
 
     def pixels() -> Iterator[RgbImage]:
-        for frame in video.frames:
-            waiting.append(frame)
-            if frame.name not in done:
+        for number, frame in enumerate(video.frames):
+            goes_through = frame.name not in done or number >= len(done) - warm_up
+            waiting.append((frame, goes_through))
+            if goes_through:
                 yield frame.pixels
 
     def finished() -> Iterator[Frame]:
-        while waiting and waiting[0].name in done:
-            yield waiting.popleft()
+        while waiting and not waiting[0][1]:
+            yield waiting.popleft()[0]
 
     palette = davis_palette()
     for segmentation in segmenter.segment_video(pixels(), job.texts):
         yield from finished()
-        frame = waiting.popleft()
+        frame, _ = waiting.popleft()
+        if frame.name in done:
+            yield frame
+            continue
         numbers = np.array([0, *(job.texts.index(text) + 1 for text in segmentation.texts)])
         labels: LabelMap = numbers[segmentation.label_map()]
         write_label_map(job.path("_labels") / f"{frame.name}.png", labels, palette=palette)
