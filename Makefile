@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf survive survive-ray train ablation clean
+.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server survive survive-ray train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -47,6 +47,12 @@ bench-sam: .venv/.dev  ## SAM as a last stage, both ways, random weights of ViT-
 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf
+
+bench-server: .venv/.dev  ## the server under 1, 8 and 32 clients, and under more than it takes; two minutes
+	$(BIN)/python -m benchmarks.server load
+
+soak-server: .venv/.dev  ## 10,000 requests to the server; its memory must stay flat; ten minutes
+	$(BIN)/python -m benchmarks.server soak
 
 survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it with an undisturbed one; half an hour
 	$(BIN)/python -m benchmarks.survival
