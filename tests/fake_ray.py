@@ -43,7 +43,11 @@ class FakeRay:
     def remote(self, worker: type) -> "_Hiring":
         return _Hiring(self, worker)
 
-    def wait(self, promises: list["_Promise"], num_returns: int) -> tuple[list["_Promise"], list["_Promise"]]:
+    def wait(
+        self, promises: list["_Promise"], num_returns: int, timeout: float | None = None
+    ) -> tuple[list["_Promise"], list["_Promise"]]:
+        if timeout is not None:
+            return [promise for promise in promises if promise.keep() is None], []
         self.most_waiting = max(self.most_waiting, len(promises))
         return promises[:num_returns], promises[num_returns:]  # an actor keeps its promises in their order
 

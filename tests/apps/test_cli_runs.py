@@ -13,6 +13,7 @@ import command
 from clip_as_rnn.apps.cli.run_progress import RunProgress
 from clip_as_rnn.batch.job import Outcome
 from clip_as_rnn.batch.manifest import MANIFEST, Manifest
+from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.errors import InputError
 from command import GHOST, Ending
 
@@ -74,10 +75,10 @@ def test_results_in_the_folder_are_not_taken_for_pictures(car: Callable[..., End
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is():
     said, now_s = io.StringIO(), 0
     outcomes = [
-        Outcome(Path("a.png")),
-        Outcome(Path("b.png"), {"found": ["cat"]}),
-        Outcome(Path("c.png"), {"error": "broken"}, error=InputError("broken")),
-        Outcome(Path("d.png"), {"found": ["cat"]}),
+        Outcome(Source(Path("a.png"))),
+        Outcome(Source(Path("b.png")), {"found": ["cat"]}),
+        Outcome(Source(Path("c.png")), {"error": "broken"}, error=InputError("broken")),
+        Outcome(Source(Path("d.png")), {"found": ["cat"]}),
     ]
     with RunProgress(total=14, console=Console(file=said, width=120), clock=lambda: now_s) as progress:
         for outcome in outcomes:

@@ -7,6 +7,7 @@ import pytest
 
 from clip_as_rnn.batch.job import Outcome
 from clip_as_rnn.batch.manifest import MANIFEST, Manifest
+from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.errors import InputError
 
 SETTINGS = {"texts": ("cat",), "score_threshold": 0.4}
@@ -21,7 +22,7 @@ def recorded(folder: Path, *images: str, **changes: object) -> None:
     with opened(folder, **changes) as manifest:
         manifest.begin(MODELS)
         for image in images:
-            manifest.record([Outcome(Path(image), {"stem": Path(image).stem, "outputs": []})])
+            manifest.record([Outcome(Source(Path(image)), {"stem": Path(image).stem, "outputs": []})])
 
 
 def test_what_was_recorded_is_there_when_it_is_opened_again(tmp_path: Path):
@@ -30,7 +31,9 @@ def test_what_was_recorded_is_there_when_it_is_opened_again(tmp_path: Path):
         assert list(manifest.entries) == ["a.png", "caf\udce9.png"]
         assert manifest.stems == {"a.png": "a", "caf\udce9.png": "caf\udce9"}
         manifest.begin(MODELS)
-        manifest.record([Outcome(Path("a.png"), {"stem": "a", "error": "broken"}), Outcome(Path("skipped.png"))])
+        manifest.record(
+            [Outcome(Source(Path("a.png")), {"stem": "a", "error": "broken"}), Outcome(Source(Path("skipped.png")))]
+        )
     lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
     assert [line.get("image", "settings") for line in lines] == ["settings", "a.png", "caf\udce9.png", "a.png"]
     with opened(tmp_path) as manifest:
@@ -88,7 +91,7 @@ def test_the_second_of_two_runs_at_once_is_refused(tmp_path: Path):
         with pytest.raises(InputError) as error:
             opened(tmp_path, overwrite=True)
         first.begin(MODELS)
-        first.record([Outcome(Path("a.png"), {"stem": "a"})])
+        first.record([Outcome(Source(Path("a.png")), {"stem": "a"})])
     assert str(error.value) == (
         f"Another run is writing to {str(tmp_path)!r}; wait for its end, or choose another folder with -o."
     )

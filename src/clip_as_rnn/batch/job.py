@@ -6,6 +6,7 @@ Knows no record: it is told what the record says of a picture, and says what sha
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from clip_as_rnn.batch.sources import Source
+from clip_as_rnn.batch.storage import RemoteFolder, download, find_version
 from clip_as_rnn.config import SegmenterConfig, flat_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.export.base import DatasetExporter, Sample
+from clip_as_rnn.export.base import CLASSES_FILE, DatasetExporter, Sample
 from clip_as_rnn.export.datasets import DatasetFormat, open_datasets
 from clip_as_rnn.export.files import Format, Result, planned_paths, read_record, recorded_formats, save
 from clip_as_rnn.export.provenance import describe_provenance
@@ -36,6 +38,7 @@ class Job:
         preset: the name of the preset that `config` came from, for the record.
         config: all settings.
         folder: where the results go; it is there.
+        url: where they go in the end, if that is no folder of this machine; they are made in `folder` first.
         formats: what to write of each picture.
         datasets: what to write of all of them together.
         skip_existing: leave out pictures whose results are there, of the same picture, texts, settings and models.
@@ -46,6 +49,7 @@ class Job:
     preset: str
     config: SegmenterConfig
     folder: Path
+    url: str = ""
     formats: tuple[Format, ...]
     datasets: tuple[DatasetFormat, ...] = ()
     skip_existing: bool = False
@@ -61,12 +65,17 @@ class Outcome:
         segmentation: the result; None also where it was made in another process, and only its files are there.
     """
 
-    path: Path
+    source: Source
     entry: Entry | None = None
     segmentation: Segmentation | None = None
-    written: Sequence[Path] = ()
+    written: Sequence[Path | str] = ()
     notes: Sequence[str] = ()
     error: InputError | None = None
+
+    @property
+    def path(self) -> Path:
+        """The picture's path, for a URL one made of it."""
+        return self.source.path
 
     @property
     def is_segmented(self) -> bool:
@@ -76,11 +85,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Read:
-    """A picture in hand."""
+    """A picture in hand.
+
+    Attributes:
+        file: that it was read from.
+        version: of a picture under a URL, by which it is known again without reading it.
+    """
 
     source: Source
+    file: Path
     picture: Picture
     digest: str
+    version: str = ""
 
 
 def describe_settings(texts: Sequence[str], config: SegmenterConfig) -> dict[str, Any]:
@@ -104,36 +120,38 @@ class PictureJob:
         self._loading = Lock()
         self._loaded: Segmenter | None = None
         self._exporters: Mapping[DatasetFormat, DatasetExporter] = {}
+        self._remote = RemoteFolder(job.url) if job.url else None
+        self._brought = job.folder / ".pictures.part"  # those from URLs, while they are in hand
 
     def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> list[Outcome]:
         """Do what is to be done with a few pictures, and say what became of each.
 
-        `entries` is what is recorded of pictures that were made with this job's texts and settings, by path as given.
+        `entries` is what is recorded of pictures that were made with this job's texts and settings, by name as given.
 
         Raises:
             CarError: something is wrong that concerns all pictures.
         """
         begun = time.perf_counter()
-        outcomes: dict[Path, Outcome] = {}
+        outcomes: dict[str, Outcome] = {}
         in_hand = []
         for source in sources:
             taken = self._take(source, entries)
             if isinstance(taken, Outcome):
-                outcomes[source.path] = taken
+                outcomes[source.name] = taken
             else:
                 in_hand.append(taken)
         for one, found in zip(in_hand, self._segment(in_hand), strict=True):
             seconds = (time.perf_counter() - begun) / len(in_hand)
             if isinstance(found, InputError):
-                outcomes[one.source.path] = fail(one.source, found)
+                outcomes[one.source.name] = fail(one.source, found)
             else:
-                outcomes[one.source.path] = self._write(one, found, seconds)
-        return [outcomes[source.path] for source in sources]
+                outcomes[one.source.name] = self._write(one, found, seconds)
+        return [outcomes[source.name] for source in sources]
 
     def close(self) -> None:
         """Finish the data sets."""
-        for exporter in self._exporters.values():
-            exporter.close()
+        close_datasets(self._job, self._exporters)
+        shutil.rmtree(self._brought, ignore_errors=True)
 
     def load(self) -> Segmenter:
         """Load the models, once, and open what needs to know them.
@@ -145,24 +163,31 @@ class PictureJob:
             if self._loaded is None:
                 segmenter = self._load_segmenter()
                 self._begin(fingerprints(segmenter.describe()))
-                self._exporters = open_datasets(self._job.datasets, self._job.folder, self._job.texts)
+                self._exporters = open_job_datasets(self._job)
                 self._loaded = segmenter
             return self._loaded
 
     def _take(self, source: Source, entries: Mapping[str, Entry]) -> _Read | Outcome:
         """Read a picture, unless it is done already or cannot be read."""
         if source.error is not None:
-            return Outcome(source.path, error=source.error)
+            return Outcome(source, error=source.error)
+        file = source.path
         try:
-            digest = _digest(source.path) if os.path.isfile(source.path) else ""  # noqa: PTH113 - never raises
+            version = find_version(source.url) if source.url else ""
+            if version and self._is_done(source, version, entries):
+                return Outcome(source)
+            if source.url:
+                file = self._brought / f"{source.stem}{source.path.suffix}"
+                download(source.url, file)
+            digest = _digest(file) if os.path.isfile(file) else ""  # noqa: PTH113 - never raises
         except InputError as error:
             return fail(source, error)
-        if self._is_done(source, digest, entries):  # what it raises is the fault of the run, not of the picture
-            return Outcome(source.path)
+        if not version and self._is_done(source, digest, entries):  # what it raises is the fault of the run
+            return Outcome(source)
         try:
-            return _Read(source, read_picture(source.path), digest)
+            return _Read(source, file, read_picture(file), digest, version)
         except InputError as error:
-            return fail(source, error)
+            return fail(source, InputError(str(error).replace(str(file), source.name)))
 
     def _segment(self, pictures: Sequence[_Read]) -> list[Segmentation | InputError]:
         """Segment a few pictures side by side, or one; what is wrong with one does not touch the others."""
@@ -188,42 +213,51 @@ class PictureJob:
         """Write the results of one picture."""
         job, source = self._job, one.source
         provenance = describe_provenance(job.preset, self.load())
-        about = {"image": str(source.path), "notes": list(one.picture.notes), **provenance, "image_sha256": one.digest}
+        about = {"image": source.name, "notes": list(one.picture.notes), **provenance, "image_sha256": one.digest}
         result = Result(segmentation, one.picture.pixels, about)
         written = save(result, job.folder, stem=source.stem, formats=job.formats) if job.formats else []
         for exporter in self._exporters.values():
-            written += exporter.add(Sample(source.stem, source.path, segmentation))
+            written += exporter.add(Sample(source.stem, one.file, segmentation))
+        names = [path.relative_to(job.folder).as_posix() for path in written]
+        if self._remote is not None:
+            self._remote.put(job.folder, written)
+        if source.url:
+            one.file.unlink()
         entry = {
             "stem": source.stem,
             "image_sha256": one.digest,
+            **({"image_version": one.version} if one.version else {}),
             "formats": [*job.formats, *job.datasets],
-            "outputs": [path.relative_to(job.folder).as_posix() for path in written],
+            "outputs": names,
             "found": list(segmentation.texts),
             "scores": [float(score) for score in segmentation.scores],
             "seconds": round(seconds, 3),
         }
-        return Outcome(source.path, entry, segmentation, written, one.picture.notes)
+        shown = [f"{job.url}/{name}" for name in names] if job.url else written
+        return Outcome(source, entry, segmentation, shown, one.picture.notes)
 
-    def _is_done(self, source: Source, digest: str, entries: Mapping[str, Entry]) -> bool:
+    def _is_done(self, source: Source, identity: str, entries: Mapping[str, Entry]) -> bool:
         """Tell whether all results are there, made of what is asked for now; models are loaded only if all else is so.
 
-        The folder's record tells it, or with `skip_existing` the picture's own JSON.
+        The record tells it, or with `skip_existing` the picture's own JSON. `identity` is the picture's digest, or its
+        version under a URL. Outputs under a URL are not looked at one by one: to ask for them takes too long.
         """
-        job, entry = self._job, entries.get(str(source.path))
+        job, entry = self._job, entries.get(source.name)
         if entry is not None and "error" not in entry:
-            outputs = [job.folder / name for name in entry["outputs"]]
-            same = entry["image_sha256"] == digest and {*job.formats, *job.datasets} <= set(entry["formats"])
+            known = entry.get("image_version" if source.url else "image_sha256")
+            outputs = [] if job.url else [job.folder / name for name in entry["outputs"]]
+            same = known == identity and {*job.formats, *job.datasets} <= set(entry["formats"])
             if same and all(path.exists() for path in outputs):
                 self.load()  # other models are refused, or what they made counts no more
-                return str(source.path) in entries
-        return job.skip_existing and self._is_recorded(source, digest)
+                return source.name in entries
+        return job.skip_existing and not source.url and not job.url and self._is_recorded(source, identity)
 
     def _is_recorded(self, source: Source, digest: str) -> bool:
         """Tell whether all results are there, none younger than their JSON, which says that they are what is asked."""
         job = self._job
         (record,) = planned_paths(job.folder, source.stem, ["json"])
         stored = read_record(record)
-        asked = {"image": str(source.path), "queries": job.texts, "settings": flat_settings(job.config)}
+        asked = {"image": source.name, "queries": job.texts, "settings": flat_settings(job.config)}
         if not set(job.formats) <= set(recorded_formats(stored)) or any(
             stored.get(name) != json.loads(json.dumps(value)) for name, value in asked.items()
         ):
@@ -245,7 +279,35 @@ class PictureJob:
 
 def fail(source: Source, error: InputError) -> Outcome:
     """Say that there is no result of a picture, and why."""
-    return Outcome(source.path, {"stem": source.stem, "error": str(error)}, error=error)
+    return Outcome(source, {"stem": source.stem, "error": str(error)}, error=error)
+
+
+def open_job_datasets(job: Job) -> dict[DatasetFormat, DatasetExporter]:
+    """Open the data sets of a job, made or gone on with.
+
+    Raises:
+        InputError: one that is there has other classes, or cannot be written.
+    """
+    if job.url:
+        for name in job.datasets:
+            RemoteFolder(job.url).get(f"{name}/{CLASSES_FILE}", job.folder)
+    return open_datasets(job.datasets, job.folder, job.texts)
+
+
+def close_datasets(job: Job, exporters: Mapping[DatasetFormat, DatasetExporter]) -> None:
+    """Make what concerns all pictures of each data set; of one under a URL, what that is made of is brought first."""
+    remote = RemoteFolder(job.url) if job.url else None
+    for name, exporter in exporters.items():
+        if remote is None:
+            exporter.close()
+            continue
+        for part in exporter.parts:
+            remote.get(f"{name}/{part}", job.folder)
+        exporter.close()
+        for part in exporter.parts:
+            shutil.rmtree(job.folder / name / part, ignore_errors=True)
+        left = sorted(path for path in (job.folder / name).rglob("*") if path.is_file())
+        remote.put(job.folder, left)
 
 
 def fingerprints(models: object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from clip_as_rnn.batch.job import Outcome
+from clip_as_rnn.batch.storage import RecordMirror
 from clip_as_rnn.errors import InputError
 
 if sys.platform != "win32":
@@ -35,7 +36,15 @@ class Manifest:
         stems: how the results of each picture are named, whatever its settings, by its path as given.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool, mixed: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        mixed: bool,
+        mirror: RecordMirror | None = None,
+    ) -> None:
         """Open the record of a folder that is there, and hold it until `close`.
 
         Args:
@@ -43,11 +52,16 @@ class Manifest:
             settings: what makes the results, by name: texts and settings.
             overwrite: begin anew, whatever is there.
             mixed: go on after a run with other settings; what it made counts as not done.
+            mirror: keeps the record under a URL as well; what is there is brought first.
 
         Raises:
             InputError: another run holds it, its settings are others, or it cannot be read or written.
         """
         self._path = folder / MANIFEST
+        self._mirror = mirror
+        self._place = mirror.place if mirror else str(folder)
+        if mirror is not None:
+            mirror.clear() if overwrite else mirror.pull()
         self._settings = _plain(settings)
         self._models: Mapping[str, Any] | None = None
         self._digest = hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -77,6 +91,8 @@ class Manifest:
     ) -> None:
         with suppress(OSError):
             self._file.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     def begin(self, models: Mapping[str, Any]) -> None:
         """Say which models the run has, once they are loaded; those of an earlier run must have been the same.
@@ -102,7 +118,7 @@ class Manifest:
         """
         for one in outcomes:
             if one.entry is not None:
-                self._append({"image": str(one.path), "run": self._digest, **one.entry})
+                self._append({"image": one.source.name, "run": self._digest, **one.entry})
 
     def _hold(self) -> None:
         if sys.platform == "win32":
@@ -155,6 +171,8 @@ class Manifest:
             with self._lock:
                 self._file.write(line)
                 self._file.flush()
+            if self._mirror is not None:
+                self._mirror.add(line)
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -164,7 +182,7 @@ class Manifest:
         told = "; ".join(all_told[:_SHOWN_DIFFERENCES])
         more = f" and {len(all_told) - _SHOWN_DIFFERENCES} more" if len(all_told) > _SHOWN_DIFFERENCES else ""
         return InputError(
-            f"The folder {str(self._path.parent)!r} holds results made with {told}{more}. "
+            f"The folder {self._place!r} holds results made with {told}{more}. "
             "Choose another folder with -o, go on with what they were made with, or start anew with --overwrite."
         )
 

@@ -7,28 +7,40 @@ resumes are blocks of pictures, not pictures, and on two processors its resuming
 
 import logging
 import os
+import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numba
 import torch
 
-from clip_as_rnn.batch.job import Entry, Job, Outcome, PictureJob, fail, fingerprints
+from clip_as_rnn.batch.job import (
+    Entry,
+    Job,
+    Outcome,
+    PictureJob,
+    close_datasets,
+    fail,
+    fingerprints,
+    open_job_datasets,
+)
 from clip_as_rnn.batch.local import Threads, in_groups
 from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.sources import Source
 from clip_as_rnn.errors import CarError, DependencyError, InputError
 from clip_as_rnn.export.base import DatasetExporter
-from clip_as_rnn.export.datasets import DatasetFormat, open_datasets
+from clip_as_rnn.export.datasets import DatasetFormat
 from clip_as_rnn.segmenter import Segmenter
 
 _AHEAD = 2  # groups of pictures that are dealt out per place in an actor, so that none waits for the next
 _TRIES = 3  # of a picture whose actor died over it; then it is said to be the picture's fault
+_FAREWELL_S = 10.0  # that actors have to clear up
 _OBJECT_STORE_BYTES = 100_000_000  # for what goes between processes: names and scores, no pictures
 
 
@@ -55,7 +67,13 @@ class _Worker:
         with suppress(OSError):  # on another machine it may not be there, and absolute paths do not need it
             os.chdir(folder)
         self._threads = threads
+        self._folder = Path(mkdtemp(prefix="clip-as-rnn-"))  # of this process, for what goes to a URL
+        job = replace(job, folder=self._folder) if job.url else job
         self._work = PictureJob(job, load_segmenter)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def load(self) -> Mapping[str, Any]:
         """Load the models, and say what identifies them."""
@@ -66,7 +84,7 @@ class _Worker:
         torch.set_num_threads(self._threads)
         numba.set_num_threads(min(self._threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined] # set at import
         return [
-            Outcome(one.path, one.entry, written=one.written, notes=one.notes, error=one.error)
+            Outcome(one.source, one.entry, written=one.written, notes=one.notes, error=one.error)
             for one in self._work.run(sources, entries)
         ]
 
@@ -80,7 +98,7 @@ class _Crew:
     loading: dict[Any, Any] = field(default_factory=dict)  # promise: actor
     working: dict[Any, tuple[Any, list[Source]]] = field(default_factory=dict)  # promise: actor, its pictures
     again: deque[list[Source]] = field(default_factory=deque)
-    deaths: Counter[Path] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
 
     def find_idle(self) -> Any | None:
         """Find the actor that has least in hand; None if all have enough, or none is ready."""
@@ -94,10 +112,10 @@ class _Crew:
         for promise in in_hand:
             del self.working[promise]
         for some in list(in_hand.values())[: self.places]:  # the others were only waiting
-            self.deaths.update(source.path for source in some)
+            self.deaths.update(source.name for source in some)
         sources = [source for some in in_hand.values() for source in some]
-        self.again.extend([source] for source in sources if self.deaths[source.path] < _TRIES)  # alone, to find it out
-        return [source for source in sources if self.deaths[source.path] >= _TRIES]
+        self.again.extend([source] for source in sources if self.deaths[source.name] < _TRIES)  # alone, to find it out
+        return [source for source in sources if self.deaths[source.name] >= _TRIES]
 
 
 def segment_on_ray(
@@ -122,19 +140,21 @@ def segment_on_ray(
         while True:
             _deal_out(crew, groups, manifest)
             if exporters is not None and not crew.working:
+                ray.wait(
+                    [actor.close.remote() for actor in crew.ready], num_returns=len(crew.ready), timeout=_FAREWELL_S
+                )
                 break
             (promise, *_), _ = ray.wait([*crew.loading, *crew.working], num_returns=1)
             if promise in crew.loading:
                 manifest.begin(_welcome(ray, crew, promise))
-                exporters = exporters or open_datasets(job.datasets, job.folder, job.texts)
+                exporters = exporters or open_job_datasets(job)
             else:
                 outcomes = _collect(ray, crew, promise)
                 manifest.record(outcomes)
                 yield from outcomes
     finally:
         ray.shutdown()
-        for exporter in (exporters or {}).values():
-            exporter.close()
+        close_datasets(job, exporters or {})
 
 
 def _start(cluster: Cluster) -> Any:
@@ -188,7 +208,7 @@ def _deal_out(crew: _Crew, groups: Iterator[list[Source]], manifest: Manifest) -
         some = crew.again.popleft() if crew.again else next(groups, None)
         if some is None:
             return
-        names = [str(source.path) for source in some]
+        names = [source.name for source in some]
         entries = {name: manifest.entries[name] for name in names if name in manifest.entries}
         crew.working[actor.run.remote(some, entries)] = actor, some
 

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 
+from clip_as_rnn.batch.storage import is_url, list_pictures
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import SUFFIXES
 
@@ -22,34 +23,54 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture to segment and how its results are named; or a folder that cannot be listed, and why."""
+    """A picture to segment and how its results are named; or a folder that cannot be listed, and why.
+
+    Attributes:
+        path: of its file; what has a URL has no file yet, and this is only for its name.
+        stem: what its results are called, without their endings.
+        url: where it is, if that is no path.
+    """
 
     path: Path
     stem: str = ""
     error: InputError | None = None
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path as it was given, or the URL."""
+        return self.url or str(self.path)
 
 
 def list_sources(
-    paths: Sequence[Path], *, output: Path | None = None, standing: Mapping[str, str] = MappingProxyType({})
+    places: Sequence[str | Path], *, output: str | Path = "", standing: Mapping[str, str] = MappingProxyType({})
 ) -> list[Source]:
     """Replace every folder by the pictures in it and below it, by name, and every glob by what it matches.
 
-    `@FILE` stands for the paths listed in a file, one per line. A folder without any picture and a glob without a match
-    stay, to be reported. A picture that is named twice is taken once. Left out of folders are what is hidden, links to
-    folders, and what lies in the folder `output`, where results go.
+    `@FILE` stands for the paths listed in a file, one per line. Folders, globs and pictures may be URLs. A folder
+    without any picture and a glob without a match stay, to be reported. A picture that is named twice is taken once.
+    Left out of folders are what is hidden, links to folders, and what lies in the folder `output`, where results go.
 
-    `standing` holds the names of results of earlier runs, by the picture's path as given; they keep them.
+    `standing` holds the names of results of earlier runs, by the picture's name as given; they keep them.
 
     Raises:
-        InputError: a list cannot be read.
+        InputError: a list cannot be read, or a URL cannot be listed.
+        DependencyError: what reads such URLs is not installed.
     """
     found: dict[Path, InputError | None] = {}
-    for path in paths:
-        for one in _read_list(path):
-            found |= _expand(one, None if output is None else _real(output))
+    urls: dict[Path, str] = {}
+    for place in places:
+        for one in _read_list(str(place)):
+            if is_url(one):
+                listed = [url for url in list_pictures(one) if url == one or not url.startswith(f"{output}/")]
+                urls |= {Path(url): url for url in listed}
+                found |= {Path(url): None for url in listed}
+            else:
+                found |= _expand(Path(one), _real(Path(output)) if output and not is_url(str(output)) else None)
     pictures = [path for path, error in found.items() if error is None]
-    stems = dict(zip(pictures, unique_stems(pictures, standing), strict=True))
-    return [Source(path, stems.get(path, ""), error) for path, error in found.items()]
+    kept = {str(Path(name)): stem for name, stem in standing.items()}
+    stems = dict(zip(pictures, unique_stems(pictures, kept), strict=True))
+    return [Source(path, stems.get(path, ""), error, urls.get(path, "")) for path, error in found.items()]
 
 
 def unique_stems(paths: Sequence[Path], standing: Mapping[str, str] = MappingProxyType({})) -> list[str]:
@@ -99,18 +120,17 @@ def _part(paths: Sequence[Path], levels: list[int], kept: Sequence[str | None], 
             levels[i] += 1
 
 
-def _read_list(path: Path) -> list[Path]:
-    """Read the paths that @FILE stands for; any other path stands for itself."""
-    word = str(path)
+def _read_list(word: str) -> list[str]:
+    """Read the paths and URLs that @FILE stands for; any other word stands for itself."""
     if not word.startswith(_LIST_MARK) or os.path.lexists(word):
-        return [path]
+        return [word]
     name = word.removeprefix(_LIST_MARK)
     try:
         lines = os.fsdecode(Path(name).read_bytes()).removeprefix("\ufeff").splitlines()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"The list of pictures {name!r} cannot be read: {reason}.") from error
-    return [Path(line) for line in lines if line.strip()]
+    return [line for line in lines if line.strip()]
 
 
 def _expand(path: Path, output: Path | None) -> dict[Path, InputError | None]:

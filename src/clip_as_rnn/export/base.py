@@ -38,7 +38,13 @@ class Sample:
 
 @runtime_checkable
 class DatasetExporter(Protocol):
-    """Fills one data set. Several threads may add pictures at once, each its own."""
+    """Fills one data set. Several threads may add pictures at once, each its own.
+
+    Attributes:
+        parts: the folders in it of which `close` makes what concerns all pictures.
+    """
+
+    parts: Sequence[str]
 
     def paths(self, name: str, picture: Path) -> list[Path]:
         """List the files that `add` writes for a picture, the last one to be written last."""

@@ -16,6 +16,8 @@ from clip_as_rnn.io.atomic import replacing, write_json
 class CocoExporter:
     """Writes COCO instances. Images are numbered from 1 in the order of their names, texts in the order asked."""
 
+    parts: Sequence[str] = ("pictures",)
+
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder

@@ -34,6 +34,8 @@ _CONFIG = """<View>
 class LabelStudioExporter:
     """Writes tasks with predictions for Label Studio."""
 
+    parts: Sequence[str] = ("tasks",)
+
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder

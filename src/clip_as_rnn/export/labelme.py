@@ -24,6 +24,8 @@ _VERSION = "5.5.0"  # of LabelMe's format, the first with shapes that are masks 
 class LabelMeExporter:
     """Writes LabelMe's annotations."""
 
+    parts: Sequence[str] = ()
+
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder

@@ -24,6 +24,8 @@ _MOST_COLORS = 255  # of a palette, beside the background's
 class VocExporter:
     """Writes Pascal VOC annotations."""
 
+    parts: Sequence[str] = ("Annotations",)
+
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder

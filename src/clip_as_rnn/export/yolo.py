@@ -22,6 +22,8 @@ _ASIDE = 0.25  # also within the pixel: a polygon that is a point or a line gets
 class YoloExporter:
     """Writes YOLO segmentation labels. Texts are numbered from 0 in the order asked."""
 
+    parts: Sequence[str] = ()
+
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         open_dataset(folder, classes)
         self._folder = folder

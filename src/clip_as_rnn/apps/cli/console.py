@@ -56,7 +56,7 @@ def result_line(title: str, found: Mapping[str, float], asked: int) -> str:
     return f"{title}: {scored}; {asked - len(found)} rejected"
 
 
-def paths_line(paths: Sequence[Path]) -> str:
+def paths_line(paths: Sequence[Path | str]) -> str:
     """Say in one line where results were written."""
     return "Wrote " + ", ".join(str(path) for path in paths)
 

@@ -13,7 +13,6 @@ from clip_as_rnn.apps.cli.options import (
     DtypeName,
     Judge,
     Model,
-    Output,
     Preset,
     SamModel,
 )
@@ -30,7 +29,7 @@ _FORMATS = ("overlay", "labels", "masks", "json")
 _FAILED_CLIP = 2
 
 Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, folders of them, globs, @FILE (a list), clips.")
+    list[str], typer.Argument(metavar="IMAGE...", help="Pictures, folders of them, globs, URLs, @FILE (a list), clips.")
 ]
 Texts = Annotated[
     list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="What to look for; may be repeated.")
@@ -62,7 +61,9 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     dtype: DtypeName = "auto",
     cache_dir: CacheDir = None,
     set_: Assignments = None,
-    output: Output = Path("out"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="Where the results go: a folder or a URL.")
+    ] = "out",
     format_: FormatNames = None,
     figure: Annotated[bool, typer.Option("--figure", help="Also draw the figure of the recurrence.")] = False,
     skip_existing: Annotated[
@@ -91,7 +92,9 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     }
     config = with_settings(find_preset(preset), {**parse_settings(set_ or ()), **chosen})
     from clip_as_rnn.apps.cli.segment_run import Request, run
+    from clip_as_rnn.batch.storage import plain_path
 
+    images = [plain_path(word) for word in images]
     request = Request(
         images=images,
         texts=texts,
@@ -99,7 +102,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         config=config,
         device=device,
         dtype=dtype,
-        folder=output,
+        output=plain_path(output),
         formats=[*(format_ or _FORMATS), *(["figure"] if figure else [])],
         cache_dir=cache_dir,
         skip_existing=skip_existing,
@@ -110,8 +113,8 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     )
     from clip_as_rnn.apps.cli.segment_clips import is_clip, run_clips
 
-    clips = [path for path in images if is_clip(path, frames=frames)]
-    pictures = [path for path in images if path not in clips]
+    clips = [word for word in images if is_clip(word, frames=frames)]
+    pictures = [word for word in images if word not in clips]
     code = _FAILED_CLIP if clips and not run_clips(request, clips, container=container) else 0
     if pictures:
         code = run(replace(request, images=pictures)) or code
@@ -130,12 +133,12 @@ def demo(
 ) -> None:
     """Segment a bundled picture with the bundled CLIP, offline: the overlay, the recurrence, a label map and JSON."""
     segment(
-        images=[DEMO_IMAGE],
+        images=[str(DEMO_IMAGE)],
         text=list(DEMO_TEXTS),
         preset=preset,
         model=model,
         classifier=classifier,
         sam=sam,
-        output=output,
+        output=str(output),
         format_=["overlay", "figure", "labels", "json"],
     )

@@ -17,6 +17,7 @@ from clip_as_rnn.apps.cli.console import paths_line, say
 from clip_as_rnn.apps.cli.parsing import choose
 from clip_as_rnn.apps.cli.segment_run import Request
 from clip_as_rnn.batch.sources import check_targets, unique_stems
+from clip_as_rnn.batch.storage import is_url
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.io.video import SUFFIXES, open_video
@@ -26,18 +27,22 @@ from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.video.clip import ClipJob, ClipSummary, Container, segment_clip
 
 
-def is_clip(path: Path, *, frames: bool) -> bool:
+def is_clip(word: str, *, frames: bool) -> bool:
     """Tell whether a path stands for a clip: by its ending, or a folder if those are said to hold frames."""
+    path = Path(word)
     return path.suffix.lower() in SUFFIXES or (frames and path.is_dir())
 
 
-def run_clips(request: Request, clips: Sequence[Path], *, container: str) -> bool:
+def run_clips(request: Request, words: Sequence[str], *, container: str) -> bool:
     """Segment clips; return whether every one could be. The others are told, and do not stop the rest.
 
     Raises:
         CarError: something is wrong that concerns all clips: texts, settings, models, the folder.
     """
     texts, dtype = check_texts(request.texts), choose("dtype", request.dtype, DType)
+    clips = [Path(word) for word in words]
+    for url in (word for word in (*words, request.output) if is_url(word)):
+        raise InputError(f"Clips are read from files and written to a folder, but got {url!r}; copy them first.")
     jobs = [
         ClipJob(
             source=path,

@@ -4,9 +4,10 @@ Loads torch, so the commands import it only when there is work.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from clip_as_rnn.batch.local import Threads, segment_files
 from clip_as_rnn.batch.manifest import MANIFEST, Manifest
 from clip_as_rnn.batch.ray import Cluster, segment_on_ray
 from clip_as_rnn.batch.sources import Source, check_targets, list_sources
+from clip_as_rnn.batch.storage import RecordMirror, RemoteFolder, is_url
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.export.datasets import DATASET_FORMATS, DatasetFormat, remove_datasets
@@ -39,12 +41,12 @@ class Request:
     """What is to be done, as the command line asks for it.
 
     Attributes:
-        images: files, folders of which every picture is taken, globs, or lists (@FILE).
+        images: files, folders of which every picture is taken, globs, URLs, or lists (@FILE).
         texts: what to look for.
         preset: the name of the preset that `config` came from, for the record.
         config: all settings.
         device, dtype: as `load_segmenter` takes them.
-        folder: where the results go.
+        output: where the results go, a folder or a URL.
         formats: names of formats, or several joined by commas.
         cache_dir: where models of the Hub are kept; None is Hugging Face's own folder.
         skip_existing: leave out images whose results are there, made with the same texts, settings and models.
@@ -54,13 +56,13 @@ class Request:
         ray_address: of a cluster of Ray that is up; None starts one on this machine.
     """
 
-    images: Sequence[Path]
+    images: Sequence[str]
     texts: Sequence[str]
     preset: str
     config: SegmenterConfig
     device: str
     dtype: str
-    folder: Path
+    output: str
     formats: Sequence[str]
     cache_dir: Path | None = None
     skip_existing: bool = False
@@ -68,6 +70,11 @@ class Request:
     workers: int | None = None
     engine: str = "local"
     ray_address: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go, as a path."""
+        return Path(self.output)
 
 
 def run(request: Request) -> int:
@@ -84,6 +91,8 @@ def run(request: Request) -> int:
     formats, datasets = parse_formats(request.formats)
     choose("dtype", request.dtype, DType)
     choose("--engine", request.engine, Engine)
+    if request.skip_existing and any(is_url(word) for word in (*request.images, request.output)):
+        raise InputError("--skip-existing looks at files and not at URLs; without it, the record says what is done.")
     if request.skip_existing and "json" not in formats:
         raise InputError("Expected the format json with --skip-existing: only that says what results were made from.")
     job = Job(
@@ -95,32 +104,50 @@ def run(request: Request) -> int:
         datasets=datasets,
         skip_existing=request.skip_existing,
     )
-    sources = list_sources(request.images, output=request.folder)
-    if len(sources) == 1:
-        _prepare(sources, job, request)
-        return _FAILED_ALONE if _work(sources, job, request, None) else 0
-    check_targets([source.path for source in sources], _targets(sources, job))
-    prepare_folder(request.folder)
-    settings = describe_settings(texts, request.config)
-    with Manifest(request.folder, settings, overwrite=request.overwrite, mixed=request.skip_existing) as manifest:
-        sources = list_sources(request.images, output=request.folder, standing=manifest.stems)
-        _prepare(sources, job, request)
-        failures = _work(sources, job, request, manifest)
+    with TemporaryDirectory(prefix="clip-as-rnn-") as made:
+        if is_url(request.output):
+            job = replace(job, folder=Path(made), url=request.output.rstrip("/"))
+        sources = list_sources(request.images, output=request.output)
+        if len(sources) == 1:
+            _prepare(sources, job, request.folder)
+            _remove_earlier(job, request)
+            return _FAILED_ALONE if _work(sources, job, request, None) else 0
+        failures = _run_many(sources, job, request)
     if failures:
-        say(f"{failures} of {len(sources)} pictures failed; {str(request.folder / MANIFEST)!r} says why.")
+        record = f"{job.url}/{MANIFEST}" if job.url else str(job.folder / MANIFEST)
+        say(f"{failures} of {len(sources)} pictures failed; {record!r} says why.")
     return _FAILED_SOME if failures else 0
 
 
-def _prepare(sources: Sequence[Source], job: Job, request: Request) -> None:
+def _run_many(sources: Sequence[Source], job: Job, request: Request) -> int:
+    """Run over several pictures, or go on with that; return how many failed."""
+    _prepare(sources, job, request.folder)
+    settings = describe_settings(job.texts, job.config)
+    mirror = RecordMirror(RemoteFolder(job.url), job.folder / MANIFEST) if job.url else None
+    with Manifest(
+        job.folder, settings, overwrite=request.overwrite, mixed=request.skip_existing, mirror=mirror
+    ) as manifest:
+        named = list_sources(request.images, output=request.output, standing=manifest.stems)
+        _prepare(named, job, request.folder)
+        _remove_earlier(job, request)
+        return _work(named, job, request, manifest)
+
+
+def _prepare(sources: Sequence[Source], job: Job, place: Path) -> None:
     """Make the folder for results, once it is sure that none takes the place of a picture."""
-    check_targets([source.path for source in sources], _targets(sources, job))
+    targets = [one for source in sources for one in planned_paths(place, source.stem, job.formats)]
+    check_targets([source.path for source in sources], targets)
     prepare_folder(job.folder)
+    if job.url:
+        RemoteFolder(job.url).check()
+
+
+def _remove_earlier(job: Job, request: Request) -> None:
+    """With --overwrite, remove the data sets of earlier runs."""
     if request.overwrite:
         remove_datasets(job.folder)
-
-
-def _targets(sources: Sequence[Source], job: Job) -> list[Path]:
-    return [one for source in sources for one in planned_paths(job.folder, source.stem, job.formats)]
+        for name in DATASET_FORMATS if job.url else ():
+            RemoteFolder(job.url).remove(name)
 
 
 def _work(sources: Sequence[Source], job: Job, request: Request, manifest: Manifest | None) -> int:
@@ -170,19 +197,19 @@ def _show(outcome: Outcome, job: Job, terminal: Console, *, as_table: bool) -> N
     for note in outcome.notes:
         say(f"Note: {note}", terminal)
     if outcome.error is not None:
-        said, path = str(outcome.error), outcome.path
-        say(f"Error: {said}" if path.name in said else f"Error: {path}: {said}", terminal)
+        said, name = str(outcome.error), outcome.source.name
+        say(f"Error: {said}" if outcome.path.name in said else f"Error: {name}: {said}", terminal)
     elif outcome.entry is None:
-        say(f"Skipped {outcome.path}: its results are in {job.folder}.", terminal)
+        say(f"Skipped {outcome.source.name}: its results are in {job.url or job.folder}.", terminal)
     else:
         stdout = Console()
         console = terminal if stdout.is_terminal and terminal.is_terminal else stdout
         if as_table and outcome.segmentation is not None:
-            console.print(result_table(str(outcome.path), outcome.segmentation))
+            console.print(result_table(outcome.source.name, outcome.segmentation))
             say(paths_line(outcome.written), console)
         else:
             found = dict(zip(outcome.entry["found"], outcome.entry["scores"], strict=True))
-            say(result_line(str(outcome.path), found, len(job.texts)), console)
+            say(result_line(outcome.source.name, found, len(job.texts)), console)
 
 
 def parse_formats(names: Sequence[str]) -> tuple[tuple[Format, ...], tuple[DatasetFormat, ...]]:
