@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clip_as_rnn.config import flat_settings, setting_types
 from clip_as_rnn.evaluation.ablation_variants import PARTS
-from clip_as_rnn.evaluation.datasets.registry import DATASETS, ReferringDataset
+from clip_as_rnn.evaluation.datasets.registry import DATASETS, ReferringDataset, VideoDataset
 from clip_as_rnn.presets import PRESETS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,6 +30,6 @@ def test_every_data_set_part_and_number_of_the_paper_is_on_the_page():
     page = (DOCS / "evaluation.md").read_text()
     for name, dataset in DATASETS.items():
         assert f"`{name}`" in page
-        digits = 2 if isinstance(dataset, ReferringDataset) and name != "grefcoco" else 1
+        digits = 2 if isinstance(dataset, ReferringDataset | VideoDataset) and name != "grefcoco" else 1
         assert all(f"{100 * number:.{digits}f}" in page for number in dataset.paper.values())
     assert all(f"`{part}`" in page for part in PARTS)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from clip_as_rnn.evaluation.ablation_variants import Variant, plan_variants
+from clip_as_rnn.evaluation.metrics.clips import VideoScores
 from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol, Split, open_split, pass_configs
-from clip_as_rnn.evaluation.report import MEASURES, Report, percent, table
+from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
 from clip_as_rnn.evaluation.store import writing_to
+from clip_as_rnn.evaluation.tables import percent, table
 from clip_as_rnn.io.atomic import write_json, write_text
 from clip_as_rnn.segmenter import Segmenter
 
@@ -25,6 +27,7 @@ _COLUMNS = (
     "without background, as usual",
     "present kept",
     "absent rejected",
+    "flicker",
     "s / image",
 )
 
@@ -35,11 +38,13 @@ class AblationRow:
 
     Attributes:
         is_base: nothing differs, so the base's run stands here.
-        miou: the report's headline.
+        miou: the report's headline; of clips, J&F.
         difference: to the base; None where other texts were asked, for then it says nothing.
         without_background: mIoU without background, as usual.
         recall: share of the present texts that were kept.
-        absent_rejected: share of the absent texts that were rejected.
+        absent_rejected: share of the absent texts that were rejected; of clips, in so many frames.
+        flicker: of clips, share of the pixels that change where the truth does not.
+        seconds_per_image: of clips, per frame.
     """
 
     part: str
@@ -51,6 +56,7 @@ class AblationRow:
     without_background: float | None
     recall: float | None
     absent_rejected: float | None
+    flicker: float | None
     seconds_per_image: float | None
     failures: int
 
@@ -134,6 +140,7 @@ def render_ablation(ablation: Ablation, title: str) -> str:
             percent(row.without_background),
             percent(row.recall),
             percent(row.absent_rejected),
+            percent(row.flicker),
             "-" if row.seconds_per_image is None else f"{row.seconds_per_image:.3f}",
         )
         for row in ablation.rows
@@ -167,6 +174,7 @@ def _row(variant: Variant, result: RunResult, base: Report) -> AblationRow:
     selects_otherwise = variant.selection is not None and not is_base
     miou = report.headline.ours if report else None
     body = report.body if report and isinstance(report.body, SemanticScores) else None
+    clips = report.body if report and isinstance(report.body, VideoScores) else None
     return AblationRow(
         part=variant.part,
         variant=variant.name,
@@ -175,8 +183,9 @@ def _row(variant: Variant, result: RunResult, base: Report) -> AblationRow:
         miou=miou,
         difference=None if miou is None or base_miou is None or selects_otherwise else miou - base_miou,
         without_background=body.scores[-1].miou if body else None,
-        recall=body.presence.recall if body else None,
-        absent_rejected=body.presence.absent_rejected if body else None,
-        seconds_per_image=result.timing.seconds_per_image,
+        recall=clips.recall if clips else body.presence.recall if body else None,
+        absent_rejected=clips.absent_rejected if clips else body.presence.absent_rejected if body else None,
+        flicker=clips.flicker if clips else None,
+        seconds_per_image=result.timing.seconds_per_frame if clips else result.timing.seconds_per_image,
         failures=len(report.failures) if report else 0,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import Any
 
-from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, VisualPrompt, flat_settings, with_settings
+from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, VideoConfig, VisualPrompt, flat_settings, with_settings
 from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.evaluation.protocol import TextSelection
 from clip_as_rnn.presets import PRESETS
@@ -163,6 +163,28 @@ def _precision(_: SegmenterConfig) -> Iterator[Variant]:
         yield Variant("precision", dtype, dtype=dtype)
 
 
+def _video(config: SegmenterConfig) -> Iterator[Variant]:
+    """Yield every frame by itself, and what looks across frames without one part, or with one more."""
+    plain, clip = VideoConfig(), config.video
+    yield Variant("video", "every frame by itself", vars(plain))
+    yield Variant("video", "scores not pooled", {"evidence_frames": 0.0})
+    yield Variant("video", "no hysteresis", {"stay_share": 1.0})
+    yield Variant("video", "proposals not smoothed", {"smooth_frames": 0.0})
+    yield Variant(
+        "video", "scores pooled alone", {**vars(plain), **_windows(clip), "evidence_frames": clip.evidence_frames}
+    )
+    yield Variant("video", "hysteresis alone", {**vars(plain), **_windows(clip), "stay_share": clip.stay_share})
+    yield Variant(
+        "video", "proposals smoothed alone", {**vars(plain), **_windows(clip), "smooth_frames": clip.smooth_frames}
+    )
+    yield Variant("video", "one CRF per window", {"clip_crf": True})
+    yield Variant("video", "one CRF per frame", {"clip_crf": False})
+
+
+def _windows(clip: VideoConfig) -> dict[str, int]:
+    return {"window_frames": clip.window_frames, "context_frames": clip.context_frames}
+
+
 PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "recurrence": _recurrence,
     "background": _background,
@@ -177,4 +199,5 @@ PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "thresholds": _thresholds,
     "semantics": _semantics,
     "precision": _precision,
+    "video": _video,
 }

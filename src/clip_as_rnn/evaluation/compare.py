@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.datasets.referring import ReferringSplit
+from clip_as_rnn.evaluation.datasets.semantic import SemanticSplit
+from clip_as_rnn.evaluation.datasets.video import VideoSplit
+from clip_as_rnn.evaluation.metrics.referring import ReferenceOverlaps
 from clip_as_rnn.evaluation.metrics.semantic import ImageCounts, image_miou
-from clip_as_rnn.evaluation.protocol import EvaluationProtocol, Split, open_split
-from clip_as_rnn.evaluation.report import percent, table
+from clip_as_rnn.evaluation.protocol import EvaluationProtocol, open_split
 from clip_as_rnn.evaluation.store import (
     Record,
     RecordStore,
@@ -20,10 +24,13 @@ from clip_as_rnn.evaluation.store import (
     read_description,
     writing_to,
 )
+from clip_as_rnn.evaluation.tables import percent, table
 from clip_as_rnn.io.atomic import prepare_folder, replacing, write_json, write_text
 from clip_as_rnn.io.label_maps import read_label_map
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization.panels import Panel, draw_panels
+
+PictureSplit: TypeAlias = SemanticSplit | ReferringSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,8 @@ def compare_runs(protocol: EvaluationProtocol, first: Path, second: Path, folder
     for path, description in zip((first, second), descriptions, strict=True):
         _check_dataset(path, description, protocol)
     split = open_split(protocol)
+    if isinstance(split, VideoSplit):
+        raise InputError("Runs on clips are not compared picture by picture; see their reports.")
     first_records = RecordStore(first, digest_run(descriptions[0], split.names)).read()
     second_records = RecordStore(second, digest_run(descriptions[1], split.names)).read()
     differences, only_one = _differences(split, first_records, second_records)
@@ -126,7 +135,7 @@ def _check_dataset(path: Path, description: RunDescription, protocol: Evaluation
 
 
 def _differences(
-    split: Split, first: Mapping[str, Record], second: Mapping[str, Record]
+    split: PictureSplit, first: Mapping[str, Record], second: Mapping[str, Record]
 ) -> tuple[list[Difference], int]:
     """Score every image that both runs evaluated, and count those that only one did."""
     differences: list[Difference] = []
@@ -141,12 +150,18 @@ def _differences(
 
 
 def _score(record: Record | None) -> float | None:
-    if record is None or record.result is None:
+    if record is None:
         return None
-    return image_miou(record.result.pixels) if isinstance(record.result, ImageCounts) else record.result.released.iou
+    match record.result:
+        case ImageCounts():
+            return image_miou(record.result.pixels)
+        case ReferenceOverlaps():
+            return record.result.released.iou
+        case _:
+            return None
 
 
-def _draw(split: Split, difference: Difference, folders: tuple[Path, Path]) -> RgbImage:
+def _draw(split: PictureSplit, difference: Difference, folders: tuple[Path, Path]) -> RgbImage:
     """Draw the image, its truth, and what each run saved of its prediction."""
     position = split.names.index(difference.name)
     panels = [Panel("image", None), Panel("truth", split.read_labels(position))]

@@ -11,7 +11,7 @@ left to gain once presence is known), or each by itself (what a user with one wo
 Sentences that refer to one object are segmented both together, as the authors do, and each by itself.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from time import perf_counter
@@ -20,11 +20,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from clip_as_rnn.config import SegmenterConfig
-from clip_as_rnn.errors import CarError, InputError
+from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.clips import VideoEvaluator
 from clip_as_rnn.evaluation.datasets.referring import Mask, ReferringSplit, check_reference, open_referring_split
-from clip_as_rnn.evaluation.datasets.registry import Dataset, SemanticDataset
+from clip_as_rnn.evaluation.datasets.registry import Dataset, SemanticDataset, VideoDataset
 from clip_as_rnn.evaluation.datasets.semantic import SemanticSplit, check_same_size, open_semantic_split
+from clip_as_rnn.evaluation.datasets.video import VideoSplit, open_video_split
 from clip_as_rnn.evaluation.datasets.vocabulary import Kind, Vocabulary, Wording
+from clip_as_rnn.evaluation.evaluated import Evaluated, or_failure
+from clip_as_rnn.evaluation.metrics.clips import ClipScores, VideoMetric
 from clip_as_rnn.evaluation.metrics.referring import ReferenceOverlaps, ReferringMetric, measure_overlap
 from clip_as_rnn.evaluation.metrics.semantic import ImageCounts, SemanticMetric, count_pixels
 from clip_as_rnn.evaluation.store import Record
@@ -34,8 +38,8 @@ from clip_as_rnn.types import LabelMap, RgbImage
 
 PassOrder = Literal["official", "paper", "single"]
 TextSelection = Literal["all", "present", "each"]
-Split: TypeAlias = SemanticSplit | ReferringSplit
-Metric: TypeAlias = SemanticMetric | ReferringMetric
+Split: TypeAlias = SemanticSplit | ReferringSplit | VideoSplit
+Metric: TypeAlias = SemanticMetric | ReferringMetric | VideoMetric
 
 _MAJORITY = 0.5  # of the scores
 _SMALLEST_SHARE = 0.05  # of the image; a merged mask of no more is given up for the union
@@ -90,6 +94,8 @@ def open_split(protocol: EvaluationProtocol) -> Split:
     split: Split
     if isinstance(dataset, SemanticDataset):
         split = open_semantic_split(dataset, root, name, wording=protocol.wording)
+    elif isinstance(dataset, VideoDataset):
+        split = open_video_split(dataset, root, name)
     else:
         split = open_referring_split(dataset, root, name)
     for sample in split.names:
@@ -141,7 +147,7 @@ def plan_passes(segmenter: Segmenter, vocabulary: Vocabulary, order: PassOrder) 
 
 def pass_configs(split: Split, segmenter: Segmenter, protocol: EvaluationProtocol) -> tuple[SegmenterConfig, ...]:
     """Return the settings in force in each pass: those of things and stuff have background texts of their own."""
-    if isinstance(split, ReferringSplit):
+    if not isinstance(split, SemanticSplit):
         return (segmenter.config,)
     return tuple(one.segmenter.config for one in plan_passes(segmenter, split.vocabulary, protocol.passes))
 
@@ -234,21 +240,6 @@ def predict_reference(segmenter: Segmenter, image: RgbImage, sentences: tuple[st
     return ReferencePrediction(merged, single, perf_counter() - started)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evaluated:
-    """What became of one image.
-
-    Attributes:
-        record: what is kept of it; a failure names files from the data's root on, so that it is the same anywhere.
-        labels: the predicted labels unless it failed; referring: 1 is the object.
-        complaint: a failure with whole paths, for whoever is to mend it.
-    """
-
-    record: Record
-    labels: LabelMap | None = None
-    complaint: str | None = None
-
-
 class SemanticEvaluator:
     """Segments images of a split for the classes of its vocabulary and counts the pixels.
 
@@ -271,7 +262,7 @@ class SemanticEvaluator:
     def evaluate(self, position: int) -> Evaluated:
         """Segment the image at `position` and count its pixels; what cannot be done is the record's failure."""
         sample = self.split.samples[position]
-        return _or_failure(sample.name, self.split.root, lambda: self._evaluate(position))
+        return or_failure(sample.name, self.split.root, lambda: self._evaluate(position))
 
     def _evaluate(self, position: int) -> Evaluated:
         sample = self.split.samples[position]
@@ -303,7 +294,7 @@ class ReferringEvaluator:
     def evaluate(self, position: int) -> Evaluated:
         """Find the object at `position` and measure the overlaps; what cannot be done is the record's failure."""
         sample = self.split.samples[position]
-        return _or_failure(sample.name, self.split.root, lambda: self._evaluate(position))
+        return or_failure(sample.name, self.split.root, lambda: self._evaluate(position))
 
     def _evaluate(self, position: int) -> Evaluated:
         sample = self.split.samples[position]
@@ -320,7 +311,7 @@ class ReferringEvaluator:
         return Evaluated(Record(sample.name, found.seconds, overlaps), found.merged.astype(np.int64))
 
 
-Evaluator: TypeAlias = SemanticEvaluator | ReferringEvaluator
+Evaluator: TypeAlias = SemanticEvaluator | ReferringEvaluator | VideoEvaluator
 
 
 def make_evaluator(split: Split, segmenter: Segmenter, protocol: EvaluationProtocol) -> Evaluator:
@@ -331,6 +322,8 @@ def make_evaluator(split: Split, segmenter: Segmenter, protocol: EvaluationProto
     """
     if isinstance(split, SemanticSplit):
         return SemanticEvaluator(split, segmenter, protocol)
+    if isinstance(split, VideoSplit):
+        return VideoEvaluator(split, segmenter)
     return ReferringEvaluator(split, segmenter)
 
 
@@ -345,17 +338,7 @@ def update_metric(metric: Metric, record: Record) -> None:
             metric.update(counts)
         case ReferenceOverlaps() as overlaps if isinstance(metric, ReferringMetric):
             metric.update(overlaps)
-        case ImageCounts() | ReferenceOverlaps():
+        case ClipScores() as scores if isinstance(metric, VideoMetric):
+            metric.update(scores)
+        case ImageCounts() | ReferenceOverlaps() | ClipScores():
             raise InputError(f"The record of {record.name} is of another kind of data set; take its file away.")
-
-
-def _or_failure(name: str, root: Path, evaluate: Callable[[], Evaluated]) -> Evaluated:
-    """Evaluate, or say why not: broken files and refusals are the image's failure, not the run's."""
-    try:
-        return evaluate()
-    except CarError as error:
-        complaint = reason = str(error)
-    for folder in {root, root.resolve()}:
-        prefix = str(folder / "x")[:-1]  # with its slash; nothing for the folder at hand
-        reason = reason.replace(prefix, "") if prefix else reason
-    return Evaluated(Record(name, 0.0, failure=reason), complaint=complaint)

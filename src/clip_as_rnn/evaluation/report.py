@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clip_as_rnn.evaluation.clip_tables import render_clips
 from clip_as_rnn.evaluation.datasets.registry import Dataset, ReferringDataset, SemanticDataset
+from clip_as_rnn.evaluation.metrics.clips import ClipScores, VideoScores
 from clip_as_rnn.evaluation.metrics.referring import GresScores, ReferringScores
 from clip_as_rnn.evaluation.metrics.semantic import ClassScores, ImageCounts, SemanticScores
 from clip_as_rnn.evaluation.protocol import Metric, Split, update_metric
 from clip_as_rnn.evaluation.store import Record, RunDescription, writing_to
+from clip_as_rnn.evaluation.tables import percent, table
 from clip_as_rnn.io.atomic import write_json, write_text
 
 MEASURES: Mapping[str, str] = {
@@ -22,6 +25,9 @@ MEASURES: Mapping[str, str] = {
     "without_background_released": "mIoU without background, as released: objects taken for background do not count",
     "without_background_counted": "mIoU without background, as usual: objects taken for background are misses",
     "referring": "mIoU, all sentences together, the authors' masks",
+    "jf": "J&F, labels matched to objects (unsupervised), mean over annotators",
+    "j": "J, likewise",
+    "f": "F, likewise",
 }
 _ACCURACIES = ("pixel accuracy", "mean accuracy", "frequency-weighted IoU")
 _CLASS_COLUMNS = (
@@ -89,7 +95,7 @@ class Report:
     run: RunDescription
     coverage: Coverage
     comparisons: tuple[Comparison, ...]
-    body: SemanticScores | ReferringScores
+    body: SemanticScores | ReferringScores | VideoScores
     failures: tuple[Failure, ...]
     warnings: tuple[str, ...]
 
@@ -101,13 +107,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a run took; `images` counts those with a result."""
+    """How long a run took; `images` counts those with a result, clips by annotators or expressions included."""
 
     images: int
     seconds_per_image: float | None
     median_seconds_per_image: float | None
     total_seconds: float
     machine: Mapping[str, str]
+    seconds_per_frame: float | None = None
 
 
 def build_report(records: Sequence[Record], split: Split, description: RunDescription, metric: Metric) -> Report:
@@ -134,13 +141,16 @@ def build_report(records: Sequence[Record], split: Split, description: RunDescri
 
 def measure_time(records: Iterable[Record]) -> Timing:
     """Sum up the seconds that each image took in the segmenter."""
-    seconds = [record.seconds for record in records if record.result is not None]
+    done = [record for record in records if record.result is not None]
+    seconds = [record.seconds for record in done]
+    frames = sum(record.result.frames for record in done if isinstance(record.result, ClipScores))
     return Timing(
         images=len(seconds),
         seconds_per_image=statistics.fmean(seconds) if seconds else None,
         median_seconds_per_image=statistics.median(seconds) if seconds else None,
         total_seconds=sum(seconds),
         machine={"system": platform.platform(), "cpu_count": str(os.cpu_count()), "processor": platform.machine()},
+        seconds_per_frame=sum(seconds) / frames if frames else None,
     )
 
 
@@ -156,8 +166,13 @@ def write_report(report: Report, timing: Timing, folder: Path) -> None:
         write_text(folder / "report.md", render_report(report), sync=True)
 
 
-def _compare_with_paper(dataset: Dataset, split: str, body: SemanticScores | ReferringScores) -> tuple[Comparison, ...]:
+def _compare_with_paper(
+    dataset: Dataset, split: str, body: SemanticScores | ReferringScores | VideoScores
+) -> tuple[Comparison, ...]:
     """Put every number of ours beside the paper's, where it has one for this split; the one to quote comes first."""
+    if isinstance(body, VideoScores):
+        papers = dataset.paper if split == dataset.split else {}
+        return tuple(Comparison(name, papers.get(name), getattr(body.rows[0], name)) for name in ("jf", "j", "f"))
     if isinstance(body, ReferringScores):
         paper = dataset.paper.get(split) if isinstance(dataset, ReferringDataset) else None
         return (Comparison("referring", paper, body.rows[0].scores.miou),)
@@ -181,21 +196,16 @@ def _unknown_labels(records: Iterable[Record]) -> Iterator[str]:
 
 def render_report(report: Report) -> str:
     """Render a report: scores and the paper's, presence, classes, failures, and all that the run was made with."""
-    body = _semantic(report.body) if isinstance(report.body, SemanticScores) else _referring(report.body)
+    match report.body:
+        case SemanticScores():
+            body = _semantic(report.body)
+        case VideoScores():
+            body = render_clips(report.body)
+        case ReferringScores():
+            body = _referring(report.body)
     warnings = (f"**Warning:** {warning}" for warning in report.warnings)
     parts = [_head(report), *warnings, _comparison(report), *body, *_failures(report), *_description(report)]
     return "\n\n".join(parts) + "\n"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Render a table in Markdown; the first column is text, the others are numbers."""
-    rule = ["---", *("---:" for _ in columns[1:])]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in (columns, rule, *rows))
-
-
-def percent(share: float | None) -> str:
-    """Write a share of 1 as a percentage, or a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def _head(report: Report) -> str:

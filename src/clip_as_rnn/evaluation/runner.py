@@ -4,14 +4,15 @@ Images and masks are gone before the next ones come; what stays of each is its n
 """
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.evaluated import Evaluated
 from clip_as_rnn.evaluation.protocol import (
-    Evaluated,
     EvaluationProtocol,
     Evaluator,
     make_evaluator,
@@ -30,9 +31,10 @@ from clip_as_rnn.evaluation.store import (
     read_json,
     writing_to,
 )
-from clip_as_rnn.io.atomic import prepare_folder, remove_parts
+from clip_as_rnn.io.atomic import prepare_folder, remove_parts, staging
 from clip_as_rnn.io.label_maps import write_label_map
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.video.drawing import davis_palette
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +159,32 @@ def _evaluate_images(evaluator: Evaluator, store: RecordStore, folder: Path, opt
     options.progress.start(f"{evaluator.split.dataset.title}, {folder.name}", total=len(mine), done=len(done))
     for position in (position for position in mine if position not in done):
         evaluated = evaluator.evaluate(position)
-        if options.save_predictions and evaluated.labels is not None:
-            with writing_to(folder):
-                write_label_map(prediction_path(folder, names[position]), evaluated.labels)
+        if options.save_predictions:
+            _save_predictions(evaluated, folder)
         store.append(evaluated.record)  # last, so that a record means that all is there
         update_metric(metric, evaluated.record)
         options.progress.advance(_with_whole_paths(evaluated), metric.headline())
 
 
+def _save_predictions(evaluated: Evaluated, folder: Path) -> None:
+    """Write the label map of an image, or those of a clip in a folder, which is there only when all of them are."""
+    path = prediction_path(folder, evaluated.record.name)
+    with writing_to(folder):
+        if evaluated.labels is not None:
+            write_label_map(path, evaluated.labels)
+        if evaluated.frames:
+            home, palette = path.with_suffix(""), davis_palette()
+            with staging(home.parent, home.name) as stage:
+                for name, labels in evaluated.frames.items():
+                    write_label_map(stage / home.name / f"{name}.png", labels, palette=palette)
+                shutil.rmtree(home, ignore_errors=True)
+                (stage / home.name).rename(home)
+
+
 def _is_done(name: str, records: Mapping[str, Record], folder: Path, options: RunOptions) -> bool:
+    path = prediction_path(folder, name)
     has_result = name in records and records[name].result is not None
-    return has_result and (not options.save_predictions or prediction_path(folder, name).is_file())
+    return has_result and (not options.save_predictions or path.is_file() or path.with_suffix("").is_dir())
 
 
 def _with_whole_paths(evaluated: Evaluated) -> Record:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.metrics.clips import SHARES, ClipScores, ObjectScores, Share
 from clip_as_rnn.evaluation.metrics.referring import Overlap, ReferenceOverlaps
 from clip_as_rnn.evaluation.metrics.semantic import ImageCounts, PixelCount
 from clip_as_rnn.export.provenance import describe_provenance
@@ -154,7 +155,7 @@ class Record:
 
     name: str
     seconds: float
-    result: ImageCounts | ReferenceOverlaps | None = None
+    result: ImageCounts | ReferenceOverlaps | ClipScores | None = None
     failure: str | None = None
 
 
@@ -244,14 +245,18 @@ def _encode(record: Record) -> dict[str, Any]:
         overlaps = (record.result.released, record.result.merged, *record.result.sentences)
         entry["overlaps"] = [[overlap.intersection, overlap.union] for overlap in overlaps]
         entry["has_target"], entry["is_empty"] = record.result.has_target, record.result.is_empty
+    elif isinstance(record.result, ClipScores):
+        entry["clip"] = asdict(record.result)
     return entry
 
 
 def _decode(entry: Mapping[str, Any]) -> Record:
     """Read the entry of a line; what is not as `_encode` writes it raises KeyError, TypeError or ValueError."""
     name, seconds, failure = entry["name"], entry["seconds"], entry["failure"]
-    result: ImageCounts | ReferenceOverlaps | None = None
-    if "counts" in entry:
+    result: ImageCounts | ReferenceOverlaps | ClipScores | None = None
+    if "clip" in entry:
+        result = _decode_clip(entry["clip"])
+    elif "counts" in entry:
         pixels = tuple(PixelCount(*_counts(count)) for count in entry["counts"])
         result = ImageCounts(pixels, _counts(entry["kept"]), _counts(entry["masked"]), **_unknown(entry))
     elif "overlaps" in entry:
@@ -263,6 +268,22 @@ def _decode(entry: Mapping[str, Any]) -> Record:
     if not isinstance(name, str) or not is_either or not math.isfinite(seconds):
         raise ValueError("expected a name, seconds, and a result or a failure")
     return Record(name, float(seconds), result, failure)
+
+
+def _decode_clip(entry: Mapping[str, Any]) -> ClipScores:
+    """Read the scores of a clip."""
+    conventions: dict[str, Any] = {}
+    for name in ("unsupervised", "semi_supervised"):
+        held = entry[name]
+        conventions[name] = None if held is None else ObjectScores(_shares(held["j"]), _shares(held["f"]))
+    shares: dict[str, Any] = {name: Share(*_counts([entry[name]["count"], entry[name]["total"]])) for name in SHARES}
+    return ClipScores(group=str(entry["group"]), frames=_counts([entry["frames"]])[0], **conventions, **shares)
+
+
+def _shares(values: list[Any]) -> tuple[float, ...]:
+    if not all(isinstance(value, float | int) and 0 <= value <= 1 for value in values):
+        raise ValueError(f"expected shares of 1, but got {_in_short(values)}")
+    return tuple(map(float, values))
 
 
 def _unknown(entry: Mapping[str, Any]) -> dict[str, int]:

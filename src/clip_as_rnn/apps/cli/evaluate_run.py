@@ -19,15 +19,18 @@ from clip_as_rnn.evaluation.ablation import Ablation, ablate, idle_line
 from clip_as_rnn.evaluation.ablation_variants import plan_variants
 from clip_as_rnn.evaluation.compare import compare_runs
 from clip_as_rnn.evaluation.datasets.registry import Dataset, ReferringDataset
+from clip_as_rnn.evaluation.metrics.clips import VideoScores
 from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol, open_split
-from clip_as_rnn.evaluation.report import MEASURES, Report, percent
+from clip_as_rnn.evaluation.report import MEASURES, Report
 from clip_as_rnn.evaluation.runner import RunOptions, RunResult, evaluate
+from clip_as_rnn.evaluation.tables import percent
 from clip_as_rnn.io.atomic import prepare_folder
 from clip_as_rnn.loading import DType
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
+_LETTERS = {"jf": "J&F", "j": "J", "f": "F"}
 _LISTED = 20  # images in a comparison
 
 
@@ -127,7 +130,10 @@ def _tell_result(result: RunResult, folder: Path, console: Console) -> bool:
     timing = result.timing
     if timing.seconds_per_image is not None and timing.median_seconds_per_image is not None:
         mean, median = f"{timing.seconds_per_image:.3f}", f"{timing.median_seconds_per_image:.3f}"
-        say(f"{mean} s per image (median {median}) over {timing.images} images.", console)
+        if timing.seconds_per_frame is not None:
+            say(f"{timing.seconds_per_frame:.3f} s per frame over {timing.images} samples.", console)
+        else:
+            say(f"{mean} s per image (median {median}) over {timing.images} images.", console)
     if result.failures:
         asked = result.report.coverage.asked
         say(f"{result.failures} of {asked} could not be evaluated and are in no score; the report names them.", console)
@@ -151,9 +157,23 @@ def _summary(report: Report) -> Table:
         summary.add_row("absent texts that were rejected", "-", percent(presence.absent_rejected))
         summary.add_row("kept texts that are present", "-", percent(presence.precision))
         return summary
+    if isinstance(report.body, VideoScores):
+        _add_clips(summary, report.body)
+        return summary
     for asked in report.body.rows[1:]:
         summary.add_row(f"mIoU, {asked.asked}, {asked.truth}", "-", percent(asked.scores.miou))
     return summary
+
+
+def _add_clips(summary: Table, body: VideoScores) -> None:
+    semi = next(row for row in body.rows if row.convention == "semi-supervised")
+    for name in ("jf", "j", "f"):
+        summary.add_row(f"{_LETTERS[name]}, labels as they are (semi-supervised)", "-", percent(getattr(semi, name)))
+    summary.add_row("flicker: pixels that change where the truth does not", "-", percent(body.flicker))
+    summary.add_row("frames with the object in which it was found", "-", percent(body.recall))
+    summary.add_row("frames without it in which it was not", "-", percent(body.gone_rejected))
+    summary.add_row("frames in which absent texts were rejected", "-", percent(body.absent_rejected))
+    summary.add_row("absent texts that were never found", "-", percent(body.never_found))
 
 
 def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
@@ -162,9 +182,9 @@ def _tell_ablation(ablation: Ablation, folder: Path, console: Console) -> bool:
     if not ablation.rows:
         say("Some images are left to other shards; the table follows when they are done.", console)
         return not ablation.failures
-    summary = Table("part", "variant", "mIoU", "to base", "kept", "rejected", title=ablation.measure)
+    summary = Table("part", "variant", "score", "to base", "kept", "rejected", "flicker", title=ablation.measure)
     for row in ablation.rows:
-        numbers = (row.miou, row.difference, row.recall, row.absent_rejected)
+        numbers = (row.miou, row.difference, row.recall, row.absent_rejected, row.flicker)
         summary.add_row(row.part, row.variant, *(percent(number) for number in numbers))
     console.print(summary)
     if ablation.is_written:

@@ -97,7 +97,34 @@ class ReferringDataset:
     root: str | None = None
 
 
-Dataset: TypeAlias = SemanticDataset | ReferringDataset
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoDataset:
+    """A data set of clips with expressions.
+
+    Attributes:
+        layout: "converted": `SPLIT/JPEGImages`, `SPLIT/Annotations`, `meta_expressions/SPLIT/meta_expressions.json`, as
+            Ref-YouTube-VOS has it and the field converts Ref-DAVIS17; "mevis": all of it in the folder of the split.
+        annotators: expression `object * annotators + annotator`, those of one annotator are asked together; None: each
+            expression is asked by itself.
+        expected: how many samples (clips by annotators, or expressions) the published splits hold.
+        paper: the paper's J, F and J&F.
+        source: where such data comes from, a sentence.
+        root: where it lies below the project's folder, if it is the project's own.
+    """
+
+    name: str
+    title: str
+    layout: Literal["converted", "mevis"] = "converted"
+    annotators: int | None = None
+    split: str = "valid"
+    expected: Mapping[str, int] = field(default_factory=dict)
+    paper: Mapping[str, float] = field(default_factory=dict)
+    preset: str
+    source: str
+    root: str | None = None
+
+
+Dataset: TypeAlias = SemanticDataset | ReferringDataset | VideoDataset
 
 _VOC_SOURCE = "Pascal VOC 2012 comes from host.robots.ox.ac.uk/pascal/VOC/voc2012 (VOCtrainval_11-May-2012.tar)."
 _CONTEXT_SOURCE = (
@@ -119,6 +146,15 @@ _GREFER_SOURCE = (
     "The references come from github.com/henghuiding/gRefCOCO, the images from cocodataset.org (train2014.zip)."
 )
 _SCENES_SOURCE = "The scenes lie in data/scenes of the repository clip-as-rnn and are made by its training/."
+_CLIPS_SOURCE = "The clips lie in data/clips of the repository clip-as-rnn and are made by its training/."
+_DAVIS_SOURCE = (
+    "Ref-DAVIS17 is DAVIS 2017 (davischallenge.org, unsupervised, 480p) with davis_text_annotations.zip of MPI-INF, as "
+    "it is or converted by ReferFormer's tools/data/convert_davis_to_ytvos.py."
+)
+_YTVOS_SOURCE = "Ref-YouTube-VOS comes from youtube-vos.org; results on its split valid are scored on its server alone."
+_MEVIS_SOURCE = (
+    "MeViS comes from github.com/henghuiding/MeViS; results on its split valid are scored on its server alone."
+)
 
 _ROWS: tuple[Dataset, ...] = (
     SemanticDataset(
@@ -298,6 +334,34 @@ _ROWS: tuple[Dataset, ...] = (
         paper={"val": 0.168},
         preset="paper-gres",
         source=_GREFER_SOURCE,
+    ),
+    VideoDataset(
+        name="clips",
+        title="Clips of pictographs (bundled)",
+        annotators=2,
+        expected={"valid": 48},
+        preset="tiny",
+        source=_CLIPS_SOURCE,
+        root="data/clips",
+    ),
+    VideoDataset(
+        name="ref-davis17",
+        title="Ref-DAVIS17",
+        annotators=4,
+        expected={"valid": 120},
+        paper={"j": 0.2815, "f": 0.3253, "jf": 0.3034},
+        preset="paper-ref-davis17",
+        source=_DAVIS_SOURCE,
+    ),
+    VideoDataset(name="ref-youtube-vos", title="Ref-YouTube-VOS", preset="paper-ref-davis17", source=_YTVOS_SOURCE),
+    VideoDataset(
+        name="mevis",
+        title="MeViS",
+        layout="mevis",
+        split="valid_u",
+        expected={"valid_u": 907},
+        preset="paper-ref-davis17",
+        source=_MEVIS_SOURCE,
     ),
 )
 
