@@ -34,6 +34,7 @@ class FakeProposer:
         self.encoded = []  # first pixel of each image, as it is encoded
         self.questions = []  # texts of each call of encode_texts
         self.proposed = []  # (texts, step) of each call
+        self.certainty = {}  # of each text, if any is given
 
     def check_texts(self, texts):
         refuse_long(texts)
@@ -53,7 +54,8 @@ class FakeProposer:
         texts = tuple(state[1][i] for i in active)
         self.proposed.append((texts, step))
         maps = torch.stack([torch.full((3, 4), 0.0 if text.endswith("!") else len(text) / 100) for text in texts])
-        return Proposal(maps, maps)
+        certainty = np.array([self.certainty[text] for text in texts]) if self.certainty else None
+        return Proposal(maps, maps, certainty)
 
 
 class FakeClassifier:

@@ -324,3 +324,12 @@ def test_a_callback_that_raises_ends_the_segmentation():
 def test_made_from_given_stages_a_segmenter_cannot_be_rebuilt():
     with pytest.raises(InputError, match=r"made from given stages and cannot be rebuilt with other settings\."):
         fake_segmenter(share).replace(score_threshold=0.1)
+
+
+@pytest.mark.parametrize(("weight", "found"), [(0.0, ("a", "b")), (0.5, ("a",))])
+def test_the_proposers_certainty_counts_as_much_as_it_is_given_weight(weight, found):
+    segmenter = fake_segmenter(fixed(a=0.64, b=0.81), certainty_weight=weight)
+    segmenter.stages.proposer.certainty = {"a": 1.0, "b": 0.01}
+    result = segmenter.segment(IMAGE, ["a", "b"])
+    assert result.texts == found
+    assert result.scores[0] == pytest.approx(0.64 if weight == 0 else 0.8)

@@ -7,7 +7,7 @@ import torch
 from clip_as_rnn.config import SegmenterConfig, with_settings
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.stages import Stages
-from clip_as_rnn.state import EncodedImage, EncodedTexts, State, passing, reject
+from clip_as_rnn.state import EncodedImage, EncodedTexts, State, passing, reject, weigh
 from clip_as_rnn.timing import Stopwatch
 from fake_stages import FakeClassifier, FakeProposer, FakeRefiner
 
@@ -112,3 +112,22 @@ def test_a_score_at_the_threshold_passes_unless_the_setting_is_strict(strict, ke
 def test_ties_for_the_best_go_to_the_earlier_text():
     config = config_of(score_threshold=0.9, keep_best=True)
     assert passing(np.array([0.2, 0.4, 0.4], dtype=np.float32), config).tolist() == [1]
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, [0.25, 0.81]), (0.5, [0.5, 0.18]), (1.0, [1.0, 0.04])])
+def test_a_score_is_the_geometric_mean_of_the_classifiers_and_the_proposers(weight, expected):
+    scores, certainty = np.array([0.25, 0.81], dtype=np.float32), np.array([1.0, 0.04], dtype=np.float32)
+    np.testing.assert_allclose(weigh(scores, certainty, weight), expected, rtol=1e-6)
+
+
+def test_a_proposer_that_says_no_certainty_leaves_the_scores_alone():
+    scores = np.array([0.25, 0.81], dtype=np.float32)
+    assert weigh(scores, None, 0.5) is scores
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, [0.1, 0.3]), (0.5, [0.05, 0.3]), (1.0, [0.025, 0.3])])
+def test_proposals_are_weighed_by_their_scores_before_they_compete_for_pixels(weight, expected):
+    config = config_of(score_weight=weight, score_threshold=0.2)
+    state = step(start("a", "b", "c"), [0.25, 0.1, 1.0], config)
+    np.testing.assert_allclose(state.final_maps(config).amax((1, 2)), expected, rtol=1e-6)
+    assert state.steps[-1].maps.amax((1, 2)).tolist() == pytest.approx([0.1, 0.2, 0.3])  # what was proposed stays

@@ -81,6 +81,7 @@ class ClassifyConfig(_Section):
     mask_token_average: bool = False  # a mask's feature is the mean of those at eta / 2, eta and 2 eta
     mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
     score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
+    certainty_weight: float = _number(0.0, 0.0, 1.0)  # w: a score is s^(1-w) c^w, c stage 1's certainty (ours); 0: s
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
     stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # for stuff in data sets that split; None: the same
     templates: tuple[str, ...] = PHOTO_TEMPLATES  # how a text is worded for g; none: as proposal_template words it
@@ -121,6 +122,7 @@ class RefineConfig(_Section):
     crf_bilateral_rgb: float = _number(3.0, 1e-6, 1e6)
     crf_bilateral_weight: float = _number(4.0, 0.0, 1e6)
     crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"  # release: BGR minus the mean, wrapped around at 256
+    score_weight: float = _number(0.0, 0.0, 100.0)  # exponent of the score that a proposal is multiplied with (ours)
     background_factor: float = _number(1.0, 1e-6, 1e6)  # exponent of the background's probability, 1 - max proposal
     drop_empty_masks: bool = True  # a text left without a single pixel is not found; the release keeps it
 

@@ -24,10 +24,13 @@ class Proposal:
     Attributes:
         cams: before the affinity, in [0, 1].
         maps: after the affinity, in [0, 1].
+        certainty: how sure stage 1 is that each text is there at all, in [0, 1]; maps are stretched, and do not tell.
+            None: it does not say.
     """
 
     cams: PatchMaps
     maps: PatchMaps
+    certainty: Scores | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

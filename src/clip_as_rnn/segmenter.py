@@ -21,7 +21,7 @@ from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
 from clip_as_rnn.result import Proposal, Refinement, Rejection, Segmentation, Trace
 from clip_as_rnn.stages import Callback, Models, Progress, Stages
-from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject
+from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject, weigh
 from clip_as_rnn.temporal.window import Memory, Window, cut_windows
 from clip_as_rnn.timing import Stopwatch
 from clip_as_rnn.types import LabelMap, Masks, ResizedImage, Scores
@@ -195,7 +195,8 @@ class Segmenter:
             scores = self.stages.classifier.classify([state.to_classify() for state in states], tick)
         for state in states:
             state.stopwatch.seconds["classify"] += stopwatch.seconds["classify"]
-        return scores
+        weight = self.config.classify.certainty_weight
+        return [weigh(own, state.proposal.certainty, weight) for own, state in zip(scores, states, strict=True)]
 
     def _start(self, image: EncodedImage, texts: EncodedTexts) -> State:
         """Begin with all texts, h_0."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.config import SegmenterConfig
@@ -95,12 +96,24 @@ class State:
         if config.propose.foreground_fallback and len(self.steps) > 1 and not maps.any():
             before = self.steps[-2]
             maps = before.maps[[before.texts.index(text) for text in last.texts]]
-        return maps[list(last.kept)]
+        maps = maps[list(last.kept)]
+        if config.refine.score_weight:
+            weights = torch.from_numpy(self.final_scores() ** config.refine.score_weight)
+            maps = maps * weights[:, None, None]
+        return maps
 
     def final_scores(self) -> Scores:
         """Take the last step's scores of the texts that passed."""
         last = self.steps[-1]
         return last.scores[list(last.kept)]
+
+
+def weigh(scores: Scores, certainty: Scores | None, weight: float) -> Scores:
+    """Mix the classifier's scores with the proposer's certainty, where it says one: s^(1-w) c^w, a geometric mean."""
+    if certainty is None or weight == 0:
+        return scores
+    mixed: Scores = scores ** (1 - weight) * certainty**weight
+    return mixed
 
 
 def passing(scores: Scores, config: SegmenterConfig) -> Rows:

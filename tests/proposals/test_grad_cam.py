@@ -166,3 +166,21 @@ def test_weights_of_a_certain_text_keep_their_digits():
     slopes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     maps = subtract_mean_map(slopes, torch.tensor([25.0, 0.0]))
     assert maps[0, 0] == pytest.approx(np.exp(-25.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["semantic", "referring"])
+@pytest.mark.parametrize("background", [(), ("ground", "sky")])
+def test_a_text_is_as_certain_as_its_share_of_the_whole_image(mode, background):
+    clip = untrained_clip()
+    clip.logit_scale = 10.0
+    proposer = make_proposer(clip, mode, background_texts=background)
+    state = init_state(proposer, clip, torch.randn(1, 3, 32, 40), texts(3))
+    candidates = clip.encode_text([*texts(3), *background])
+    pooled = torch.nn.functional.normalize(state.image.features.pooled, dim=0)
+    odds = (clip.logit_scale * candidates @ pooled).exp()
+    rivals = odds.sum() if mode == "semantic" else odds[:3] + odds[3:].sum()
+    torch.testing.assert_close(
+        torch.from_numpy(proposer.propose(state, every(3), 1).certainty), odds[:3] / rivals, atol=1e-5, rtol=1e-4
+    )
+    later = proposer.propose(state, every(3)[1:], 2).certainty
+    assert (later >= proposer.propose(state, every(3), 1).certainty[1:]).all()  # fewer rivals

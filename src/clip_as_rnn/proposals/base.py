@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -121,11 +122,13 @@ class PatchProposer(ABC):
         """Score the patches for every active text, scale to [0, 1], and spread by the affinity inside the boxes."""
         image: ProposalImage = state.image
         scores = self.score_patches(state, active, step)
+        certainty = self.rate_texts(state, scores, active, step).numpy().astype(np.float32)
         cams = min_max_scale(scores.reshape(len(active), *image.features.grid_hw)).float()
         if image.affinity is None:
-            return Proposal(cams, cams)
+            return Proposal(cams, cams, certainty)
         boxed = cams * box_masks(cams, self._config.cam_threshold, clamp=self._config.clamp_boxes)
-        return Proposal(cams, min_max_scale(spread(image.affinity, boxed.flatten(1)).reshape(cams.shape)))
+        maps = min_max_scale(spread(image.affinity, boxed.flatten(1)).reshape(cams.shape))
+        return Proposal(cams, maps, certainty)
 
     @abstractmethod
     def init_state(self, image: ProposalImage, texts: ProposalTexts) -> Any:
@@ -134,3 +137,9 @@ class PatchProposer(ABC):
     @abstractmethod
     def score_patches(self, state: Any, active: TextIndices, step: int) -> Float[Tensor, "k p"]:
         """Score every patch for every active text, on the CPU; only the order and the differences of a row count."""
+
+    @abstractmethod
+    def rate_texts(
+        self, state: Any, scores: Float[Tensor, "k p"], active: TextIndices, step: int
+    ) -> Float[Tensor, " k"]:
+        """Say how sure this step is of every active text, in [0, 1], given what `score_patches` found; on the CPU."""

@@ -95,6 +95,17 @@ class GradCamProposer(PatchProposer):
             cams[is_zero] = subtract_mean_map(maps, logits[:-1])[is_zero]
         return cams
 
+    def rate_texts(
+        self, state: GradCamState, scores: Float[Tensor, "k p"], active: TextIndices, step: int
+    ) -> Float[Tensor, " k"]:
+        """Take each text's share in the softmax that the maps are the gradient of: one of the whole image."""
+        logits, _ = self._compare(state, active, step)
+        if self._mode == "semantic":
+            return torch.softmax(logits, dim=0)[: len(active)]
+        pooled, background = state.image.features.pooled, state.texts.background
+        against, _ = differentiate_logits(pooled, background, self._encoder.logit_scale)
+        return torch.sigmoid(logits - torch.logsumexp(against, dim=0))
+
     def _compare(
         self, state: GradCamState, active: TextIndices, step: int
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, "k p"]]:

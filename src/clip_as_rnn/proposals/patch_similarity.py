@@ -13,6 +13,8 @@ from torch import Tensor
 from clip_as_rnn.proposals.base import PatchProposer, ProposalImage, ProposalTexts
 from clip_as_rnn.types import TextIndices
 
+_BEST_PATCHES = 3
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimilarityState:
@@ -38,3 +40,9 @@ class PatchSimilarityProposer(PatchProposer):
         if self._mode == "referring":
             return torch.sigmoid(logits - state.background).cpu()
         return torch.softmax(torch.cat([logits, state.background[None]]), dim=0)[:-1].cpu()
+
+    def rate_texts(
+        self, state: SimilarityState, scores: Float[Tensor, "k p"], active: TextIndices, step: int
+    ) -> Float[Tensor, " k"]:
+        """Take the mean of a text's probabilities at its best patches."""
+        return scores.topk(min(_BEST_PATCHES, scores.shape[1]), dim=1).values.mean(1)
