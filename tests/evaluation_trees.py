@@ -56,9 +56,10 @@ class FakeSegmenter(Segmenter):
     refused: tuple[int, int] | None = None  # images of this size are an error
     encoded: list[tuple[int, int]] = field(default_factory=list)  # the size of each image that was encoded
 
-    def encode(self, image: ndarray) -> "FakeEncodedImage":
-        self.encoded.append(image.shape[:2])
-        return FakeEncodedImage(image)
+    def encode(self, image: "ndarray | FakeEncodedImage") -> "FakeEncodedImage":
+        encoded = image if isinstance(image, FakeEncodedImage) else FakeEncodedImage(image)
+        self.encoded.append(encoded.pixels.shape[:2])
+        return encoded
 
     def segment(self, image: "FakeEncodedImage", texts: Sequence[str], *, trace: bool = False) -> Segmentation:
         self.calls.append(Call(tuple(texts), self.config.propose.background_texts, self.config.classify.visual_prompts))

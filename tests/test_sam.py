@@ -11,6 +11,8 @@ import torch
 from clip_as_rnn import load_segmenter
 from clip_as_rnn.apps.cli import main
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.evaluation.datasets.vocabulary import ClassName, Vocabulary
+from clip_as_rnn.evaluation.protocol import plan_passes, predict_labels
 from clip_as_rnn.io.images import read_image
 from clip_as_rnn.refine.sam import checkpoint
 from clip_as_rnn.refine.sam.model import Sam
@@ -120,6 +122,20 @@ def test_an_image_that_was_encoded_once_is_encoded_once_by_sam(segmenter, monkey
     first, second = (segmenter.segment(image, TEXTS) for _ in range(2))
     assert len(encoded) == 1
     np.testing.assert_array_equal(first.label_map(), second.label_map())
+
+
+def test_passes_of_things_and_stuff_share_what_sam_sees(segmenter, monkeypatch):
+    """Painted as by passes that each look anew."""
+    vocabulary = Vocabulary((ClassName("tree", "tree", "stuff"), ClassName("dog", "dog", "thing")))
+    image = read_image(EXAMPLE)
+    passes = plan_passes(segmenter.replace(sam_mode="automatic", score_threshold=0.0, **LOOSE), vocabulary, "paper")
+    alone = [predict_labels([one], image) for one in passes]
+    encoded, encode = [], Sam.encode
+    monkeypatch.setattr(Sam, "encode", lambda sam, image: encoded.append(image.shape) or encode(sam, image))
+    together = predict_labels(passes, image)
+    assert len(encoded) == 1
+    np.testing.assert_array_equal(together.labels, np.where(alone[1].labels > 0, alone[1].labels, alone[0].labels))
+    assert together.labels.any()
 
 
 def test_where_nothing_is_found_sam_is_not_asked(segmenter, monkeypatch):

@@ -24,7 +24,7 @@ from clip_as_rnn.stages import Callback, Models, Progress, Stages
 from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject, weigh
 from clip_as_rnn.temporal.window import Memory, Window, cut_windows
 from clip_as_rnn.timing import Stopwatch
-from clip_as_rnn.types import LabelMap, Masks, ResizedImage, Scores
+from clip_as_rnn.types import LabelMap, Masks, ResizedImage, RgbImage, Scores
 
 _IMAGES_AT_ONCE = 4
 
@@ -273,18 +273,21 @@ class Segmenter:
             return Segmentation.from_label_map(masks, **described)
         return Segmentation(masks=masks, **described)
 
-    def encode(self, image: ImageSource) -> EncodedImage:
+    def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.
+
+        Of an image that another segmenter encoded, SAM need not look again where both refine by it in the same way.
 
         Raises:
             InputError: an image that cannot be read, or with more patches than fit into memory.
         """
-        pixels, stopwatch = read_image(image), Stopwatch()
+        pixels = image.pixels if isinstance(image, EncodedImage) else read_image(image)
+        stopwatch = Stopwatch()
         with stopwatch.measure("encode_image"):
             resized = limit_size(pixels, self.config.max_side_px)
             proposer_encoding = self.stages.proposer.encode_image(resized)
             classifier_encoding = self.stages.classifier.encode_image(resized)
-            replacer_encoding = self.stages.replacer.encode_image(pixels) if self.stages.replacer else None
+            replacer_encoding = self._encode_for_replacer(image, pixels)
         return EncodedImage(
             pixels,
             resized,
@@ -294,6 +297,13 @@ class Segmenter:
             self.stages,
             stopwatch.seconds["encode_image"],
         )
+
+    def _encode_for_replacer(self, image: ImageSource | EncodedImage, pixels: RgbImage) -> Any:
+        """Take what an equal replacer made of the image before, else make it."""
+        replacer = self.stages.replacer
+        if isinstance(image, EncodedImage) and image.stages.replacer == replacer:
+            return image.replacer_encoding
+        return replacer.encode_image(pixels) if replacer else None
 
     def _check_queries(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Strip and merge texts, and refuse those that cannot be read."""

@@ -5,17 +5,15 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 from transformers import SamHQModel, SamModel
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 from transformers.pipelines import MaskGenerationPipeline
 
-from clip_as_rnn.refine.sam.automatic import AutomaticMasks, AutomaticRules, generate_masks, point_grid, run_lengths
+from clip_as_rnn.refine.sam.automatic import AutomaticMasks, AutomaticRules, generate_masks, point_grid
 from clip_as_rnn.refine.sam.boxes import mask_box, suppress_boxes
 from clip_as_rnn.refine.sam.mask_cache import cache_name, mask_cache_folder, read_masks, write_masks
+from clip_as_rnn.refine.sam.runs import run_lengths
 from clip_as_rnn.refine.sam.weights import load_sam
 from random_sam import save_random_sam
 
@@ -200,14 +198,6 @@ def test_a_pickle_is_not_opened(tmp_path):
 def test_no_masks_return_as_none(sam, tmp_path):
     write_masks(tmp_path / "masks.npz", generate(sam, photo(), AutomaticRules(2, 1e6, 0.0, 0.7)))
     assert len(read_masks(tmp_path / "masks.npz", (40, 60))) == 0
-
-
-@given(arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 5))))
-def test_run_lengths_hold_the_mask(mask):
-    runs = run_lengths(mask)
-    assert runs.sum() == mask.size
-    masks = AutomaticMasks(mask.shape, (runs,), np.zeros((1, 4), np.int64), np.zeros(1))
-    np.testing.assert_array_equal(masks[0], mask)
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(sam, tmp_path, caplog):

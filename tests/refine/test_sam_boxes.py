@@ -68,6 +68,15 @@ def test_no_boxes_leave_none(kind):
     assert suppress_boxes(kind((0, 4)), kind(0), 0.7).shape == (0,)
 
 
+def test_no_boxes_need_no_columns():
+    assert suppress_boxes(np.array([]), np.array([]), 0.7).tolist() == []
+
+
+def test_a_box_is_four_numbers():
+    with pytest.raises(InputError, match=r"^Expected boxes \(m, 4\) and scores \(m,\), but got \(2, 5\) and \(2,\)\.$"):
+        suppress_boxes(np.zeros((2, 5)), np.zeros(2), 0.7)
+
+
 def test_every_box_needs_a_score():
     with pytest.raises(InputError, match=r"^Expected one score per box, but got 3 boxes and 2 scores\.$"):
         suppress_boxes(np.zeros((3, 4)), np.zeros(2), 0.7)

@@ -183,6 +183,21 @@ def test_masks_without_texts_stay_none():
     assert match_masks(np.zeros((0, 8, 10), bool), SAM, **PAPER).shape == (0, 8, 10)
 
 
+def test_masks_of_no_size_and_candidates_of_another_leave_none():
+    assert match_masks(np.zeros((0, 0, 0), bool), SAM, **PAPER).shape == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_masks_of_zeros_and_ones_are_as_good_as_truths(kind):
+    """As the authors hold them."""
+    masks = np.stack(list(CAR.values()))
+    wanted = match_masks(masks, WITHOUT_CONTAINING, **PAPER)
+    for numbers in (masks.astype(kind), torch.from_numpy(masks.astype(kind))):
+        refined = match_masks(numbers, WITHOUT_CONTAINING.astype(kind), **PAPER)
+        assert refined.dtype in (np.dtype(bool), torch.bool)
+        np.testing.assert_array_equal(refined, wanted)
+
+
 def test_gives_back_the_kind_it_was_given():
     """Tensors in, a tensor out, on either side; the caller's masks are left as they are."""
     masks = torch.from_numpy(np.stack([CAR["A"], CAR["B"]]))

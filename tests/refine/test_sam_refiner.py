@@ -1,5 +1,7 @@
 """The last stage with SAM: what replaces what, on fakes that answer as told and on small random models."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,30 @@ def test_one_image_pass_and_full_batches_serve_all_texts():
     refine(SamRefiner(sam, rules), IMAGE, found, np.linspace(0, 1, 5))
     assert sam.encoded == 1
     assert sam.batches == [4, 4, 2]
+
+
+def test_texts_that_wait_for_the_decoder_hold_no_map_of_the_image():
+    """Thirty texts of a large photo wait for one batch."""
+    side = 600
+    rows = np.arange(side) * 30 // side + 1
+    found = np.repeat(rows[:, None], side, axis=1).astype(np.int16)  # a label map of stripes
+    image = np.zeros((side, side, 3), np.uint8)
+    refiner = SamRefiner(FakeSam(), SamRules("prompts", MATCHING, GRID, parts=8, at_once=32))
+    tracemalloc.start()
+    try:
+        refine(refiner, image, found, np.linspace(0.1, 1, 30))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * side * side  # bytes; labels of the parts of thirty texts would take 120
+
+
+def test_refiners_of_one_sam_and_the_same_rules_are_equal():
+    """What one has seen in an image serves the other."""
+    sam = FakeSam()
+    assert SamRefiner(sam, PROMPTS) == SamRefiner(sam, PROMPTS)
+    assert SamRefiner(sam, PROMPTS) != SamRefiner(sam, AUTOMATIC)
+    assert SamRefiner(sam, PROMPTS) != SamRefiner(FakeSam(), PROMPTS)
 
 
 def test_several_parts_are_several_boxes():

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from servers import CHROMIUM, FLAGS, Server, serving
 
+from random_sam import save_random_sam
+
 REQUIRED = os.environ.get("CAR_WEB_TESTS") == "required"
 
 
@@ -64,6 +66,15 @@ def bundled(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Serve the page on the bundled CLIP, by the command that users type."""
     arguments = ["-m", "clip_as_rnn.apps.cli.main", "web", "--preset", "tiny", "--port"]
     with serving(arguments, tmp_path_factory.mktemp("bundled")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def with_sam(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve the page on the bundled CLIP and a small random SAM."""
+    sam = save_random_sam(tmp_path_factory.mktemp("sam"))
+    arguments = ["-m", "clip_as_rnn.apps.cli.main", "web", "--preset", "tiny", "--sam", str(sam), "--port"]
+    with serving(arguments, tmp_path_factory.mktemp("with_sam")) as server:
         yield server
 
 

@@ -34,6 +34,7 @@ from clip_as_rnn.evaluation.metrics.semantic import ImageCounts, SemanticMetric,
 from clip_as_rnn.evaluation.store import Record
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import EncodedImage
 from clip_as_rnn.types import LabelMap, RgbImage
 
 PassOrder = Literal["official", "paper", "single"]
@@ -165,12 +166,13 @@ def predict_labels(
     kept: list[int] = []
     masked: list[int] = []
     started = perf_counter()
+    encoded: RgbImage | EncodedImage = image
     for one in passes:
         label_of = dict(zip(one.texts, one.labels, strict=True))
         texts = tuple(text for text in one.texts if selection != "present" or label_of[text] in present)
         if not texts:
             continue
-        encoded = one.segmenter.encode(image)
+        encoded = one.segmenter.encode(encoded)  # what SAM saw in an earlier pass, it need not see again
         groups = [(text,) for text in texts] if selection == "each" else [texts]
         found = [one.segmenter.segment(encoded, group, trace=True) for group in groups]
         masked.extend(_paint(labels, found, label_of))

@@ -8,19 +8,21 @@ import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
 from clip_as_rnn.ops import resize_nearest
-from clip_as_rnn.result import Segmentation, Step
-from clip_as_rnn.types import RgbImage
+from clip_as_rnn.result import Refinement, Segmentation, Step
+from clip_as_rnn.types import Masks, RgbImage
 from clip_as_rnn.visualization.colors import colors, dim, heat, heat_opacity
 from clip_as_rnn.visualization.overlay import fit_long_side
 
 _RESULT_PX = (320, 1024)  # the long side
 _STEP_PX = (160, 320)
 _JPEG_QUALITY = 88
+_LAYER_ALPHA = 190
+_NO_COLOR = np.full(3, 255, np.uint8)  # of a text whose mask others took away
 
 
 def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
@@ -50,14 +52,22 @@ def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any
 
 
 def steps_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any]:
-    """Describe every step: each text left, where it was proposed as a heat map, its score, and what became of it."""
+    """Describe every step: each text left, where it was proposed as a heat map, its score, and what became of it.
+
+    Where SAM looked at the masks, `refined` says of each text what it saw and what was decided.
+    """
     shown = fit_long_side(image, *_STEP_PX)
     steps = segmentation.trace.steps if segmentation.trace else ()
+    palette = dict(zip(segmentation.texts, colors(len(segmentation.texts)), strict=True))
     return {
         "image": _encode(Image.fromarray(dim(shown)), "jpeg"),
         "width": shown.shape[1],
         "height": shown.shape[0],
         "steps": [_step_payload(number, step, segmentation) for number, step in enumerate(steps, 1)],
+        "refined": [
+            _refinement_payload(text, decision, palette.get(text, _NO_COLOR))
+            for text, decision in segmentation.refinements.items()
+        ],
     }
 
 
@@ -75,6 +85,28 @@ def _step_payload(number: int, step: Step, segmentation: Segmentation) -> dict[s
         for i, text in enumerate(step.texts)
     ]
     return {"number": number, "cells": cells}
+
+
+def _refinement_payload(text: str, decision: Refinement, color: UInt8[ndarray, "3"]) -> dict[str, Any]:
+    """Describe what SAM saw in one mask's place: its mask before, SAM's, each in its own color, and its mask after."""
+    layers = {}
+    if pictures := decision.pictures:
+        order = np.argsort(-pictures.candidates.sum((1, 2)), kind="stable")  # the small ones on top
+        layers = {
+            "before": _layer(pictures.before[None], color[None]),
+            "SAM": _layer(pictures.candidates[order], colors(len(order))[order]),
+            "after": _layer(pictures.after[None], color[None]),
+        }
+    drawn = [{"name": name, "layer": _encode(layer, "png")} for name, layer in layers.items()]
+    return {"text": text, "replaced": decision.replaced, "reason": decision.reason, "pictures": drawn}
+
+
+def _layer(masks: Masks, palette: UInt8[ndarray, "n 3"]) -> Image.Image:
+    """Draw masks for the browser to lay over the picture, later ones over earlier ones; transparent elsewhere."""
+    pixels = np.zeros((*masks.shape[1:], 4), np.uint8)
+    for mask, color in zip(masks, palette, strict=True):
+        pixels[mask] = (*color, _LAYER_ALPHA)
+    return Image.fromarray(pixels)
 
 
 def _heat_map(proposal: Float[ndarray, "h w"]) -> Image.Image:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clip_as_rnn.refine.sam.boxes import mask_box, suppress_boxes
 from clip_as_rnn.refine.sam.model import Sam, SamImage, explain_lack_of_memory, masks_of_size
+from clip_as_rnn.refine.sam.runs import decode_runs, run_lengths
 from clip_as_rnn.types import Mask
 
 _STABILITY_OFFSET = 1.0  # logits by which the threshold is moved either way
@@ -59,8 +60,7 @@ class AutomaticMasks:
 
     def __getitem__(self, index: int) -> Mask:
         """Decode one mask."""
-        runs = self.runs[index]
-        return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(self.size_hw)
+        return decode_runs(self.runs[index], self.size_hw)
 
     def take(self, indices: Sequence[int] | Int[ndarray, " k"]) -> "AutomaticMasks":
         """Choose some masks, in the order given."""
@@ -98,14 +98,6 @@ def generate_masks(sam: Sam, image: SamImage, rules: AutomaticRules, *, points_a
     frames = np.array(boxes, np.int64).reshape(-1, 4)
     found = AutomaticMasks(image.frame.size_hw, tuple(runs), frames, np.array(scores, np.float64))
     return found.take(suppress_boxes(found.boxes, found.scores, rules.box_nms))
-
-
-def run_lengths(mask: Mask) -> Int[ndarray, " r"]:
-    """Count the equal pixels in a row, over and over; the first count is of pixels outside, and may be 0."""
-    flat = mask.ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    borders = np.concatenate([[0] if flat[0] else [], [0], changes, [flat.size]])
-    return np.diff(borders).astype(np.int32)
 
 
 def point_grid(points_per_side: int, size_hw: tuple[int, int]) -> Float[ndarray, "n 2"]:

@@ -29,7 +29,9 @@ def suppress_boxes(
 ) -> Int[Tensor, " k"]: ...
 
 
-def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " _"], iou_threshold: float) -> Int[Array, " k"]:
+def suppress_boxes(
+    boxes: Shaped[Array, "m ..."], scores: Shaped[Array, "_ ..."], iou_threshold: float
+) -> Int[Array, " k"]:
     """Drop every box that overlaps a better one too much (greedy non-maximum suppression).
 
     Args:
@@ -41,11 +43,16 @@ def suppress_boxes(boxes: Shaped[Array, "m 4"], scores: Shaped[Array, " _"], iou
         Indices of the boxes kept, best first, in an array of the kind of `boxes`.
 
     Raises:
-        InputError: there are not as many scores as boxes.
+        InputError: there are not as many scores as boxes, or the boxes have not four numbers each.
     """
     if len(boxes) != len(scores):
         raise InputError(f"Expected one score per box, but got {len(boxes)} boxes and {len(scores)} scores.")
-    kept = _suppress(_as_floats(boxes), _as_floats(scores), iou_threshold)
+    corners, values = _as_floats(boxes), _as_floats(scores)
+    if len(corners) == 0:
+        corners = corners.reshape(0, 4)
+    if corners.shape[1:] != (4,) or values.ndim != 1:
+        raise InputError(f"Expected boxes (m, 4) and scores (m,), but got {corners.shape} and {values.shape}.")
+    kept = _suppress(corners, values, iou_threshold)
     return from_numpy(kept).to(boxes.device) if isinstance(boxes, Tensor) else kept
 
 
@@ -74,5 +81,4 @@ def _suppress(boxes: Float[ndarray, "m 4"], scores: Float[ndarray, " m"], iou_th
 
 
 def _as_floats(values: Shaped[Array, "..."]) -> Float[ndarray, "..."]:
-    array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
-    return array.astype(np.float64)
+    return np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, from_numpy
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.refine.sam.text_masks import TextMasks
 from clip_as_rnn.types import Mask
+
+_INSIDE = 0.5  # as the authors' code binarizes
 
 
 @runtime_checkable
@@ -56,8 +58,8 @@ class Match:
 
 @overload
 def match_masks(
-    masks: Bool[ndarray, "n h w"],
-    candidates: Bool[ndarray | Tensor, "m H W"],
+    masks: Shaped[ndarray, "n h w"],
+    candidates: Shaped[ndarray | Tensor, "m H W"],
     *,
     iom_threshold: float,
     overlap_floor: float,
@@ -67,8 +69,8 @@ def match_masks(
 
 @overload
 def match_masks(
-    masks: Bool[Tensor, "n h w"],
-    candidates: Bool[ndarray | Tensor, "m H W"],
+    masks: Shaped[Tensor, "n h w"],
+    candidates: Shaped[ndarray | Tensor, "m H W"],
     *,
     iom_threshold: float,
     overlap_floor: float,
@@ -77,8 +79,8 @@ def match_masks(
 
 
 def match_masks(
-    masks: Bool[ndarray | Tensor, "n h w"],
-    candidates: Bool[ndarray | Tensor, "m H W"],
+    masks: Shaped[ndarray | Tensor, "n h w"],
+    candidates: Shaped[ndarray | Tensor, "m H W"],
     *,
     iom_threshold: float,
     overlap_floor: float,
@@ -92,7 +94,7 @@ def match_masks(
     in float64; a candidate without pixels has an IoM of 0. Empty masks stay empty; without candidates all stay.
 
     Args:
-        masks: numpy or torch, one per text; they may overlap.
+        masks: numpy or torch, one per text; they may overlap. Numbers are inside above one half.
         candidates: of the same size, numpy or torch.
         iom_threshold: phi_iom, exceeded strictly.
         overlap_floor: see above.
@@ -105,11 +107,12 @@ def match_masks(
         InputError: the masks and the candidates are of different sizes.
     """
     mine, others = _as_array(masks), _as_array(candidates)
-    if mine.shape[1:] != others.shape[1:] and len(others):
+    if mine.shape[1:] != others.shape[1:] and len(others) and len(mine):
         raise InputError(f"Expected candidates of the masks' size {mine.shape[1:]}, but got {others.shape[1:]}.")
     refined = mine.copy()
     rules = MatchRules(iom_threshold, overlap_floor, iou_threshold)
-    for i, match in match_each(TextMasks(mine, len(mine)), others, rules):
+    pairs = match_each(TextMasks(mine, len(mine)), others, rules) if len(mine) else ()
+    for i, match in pairs:
         if match.replaces:
             refined[i] = match.union
     return from_numpy(refined).to(masks.device) if isinstance(masks, Tensor) else refined
@@ -175,5 +178,6 @@ def intersection_over_minimum(
     return np.maximum(np.where(of_mask < overlap_floor, 0.0, of_candidate), of_mask)
 
 
-def _as_array(masks: Bool[ndarray | Tensor, "n h w"]) -> Bool[ndarray, "n h w"]:
-    return masks.detach().cpu().numpy() if isinstance(masks, Tensor) else masks
+def _as_array(masks: Shaped[ndarray | Tensor, "n h w"]) -> Bool[ndarray, "n h w"]:
+    array = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
+    return array if array.dtype == bool else array > _INSIDE

@@ -1,6 +1,6 @@
 """The last stage with SAM: masks after the dense CRF in, masks that follow SAM's edges out, where both agree."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -15,7 +15,8 @@ from clip_as_rnn.refine.sam.automatic import AutomaticMasks, AutomaticRules, gen
 from clip_as_rnn.refine.sam.mask_cache import cache_name, read_masks, write_masks
 from clip_as_rnn.refine.sam.matching import Candidates, Match, MatchRules, join, judge, match_each
 from clip_as_rnn.refine.sam.model import Sam, SamImage
-from clip_as_rnn.refine.sam.prompts import Answers, Parts, Prompt, ask, make_prompts, split_parts
+from clip_as_rnn.refine.sam.prompts import Answers, Prompt, ask, make_prompts, split_parts
+from clip_as_rnn.refine.sam.runs import decode_runs, run_lengths
 from clip_as_rnn.refine.sam.text_masks import TextMasks
 from clip_as_rnn.result import Refinement, RefinementPictures
 from clip_as_rnn.types import LabelMap, Mask, Masks, RgbImage, Scores, SoftMasks
@@ -77,13 +78,26 @@ class _Job:
     probabilities: SoftMasks | None
 
 
-class SamRefiner:
-    """Replaces masks by what SAM sees in their place, where the two agree."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A text whose prompts wait for the decoder: `count` of them from the `first`, and its parts not asked about."""
 
-    def __init__(self, sam: Sam, rules: SamRules, *, cache: Path | None = None) -> None:
-        self.sam = sam
-        self.rules = rules
-        self.cache = cache
+    text: int
+    first: int
+    count: int
+    rest: Int[ndarray, " r"]  # run lengths: whole masks of 32 texts of a large photo would not fit into memory
+
+
+@dataclass(frozen=True, slots=True)
+class SamRefiner:
+    """Replaces masks by what SAM sees in their place, where the two agree.
+
+    Two refiners are equal if the same SAM works by the same rules: what one has seen in an image serves the other.
+    """
+
+    sam: Sam
+    rules: SamRules
+    cache: Path | None = None
 
     def encode_image(self, image: RgbImage) -> ImageForSam:
         """Take an image of any size; SAM's work is put off until a mask needs it."""
@@ -152,28 +166,24 @@ class SamRefiner:
     def _match_answers(self, job: _Job) -> Iterator[tuple[int, Match, Candidates]]:
         """Ask SAM about the masks, in batches of prompts; what was not asked about joins the answers as it is."""
         encoded = job.image.encoded
-        waiting: list[tuple[int, Parts]] = []
+        waiting: list[_Waiting] = []
         prompts: list[Prompt] = []
         for position, i in enumerate(job.order):
             parts = split_parts(job.coarse[i], self.rules.parts)
-            waiting.append((i, parts))
+            waiting.append(_Waiting(i, len(prompts), len(parts.asked), run_lengths(parts.rest)))
             prompts += make_prompts(parts, self._soft(job, i), encoded.frame)
             if len(prompts) >= self.rules.at_once or position == len(job.order) - 1:
                 has_odds = job.probabilities is not None
                 answers = ask(self.sam, encoded, prompts, log_odds=has_odds, at_once=self.rules.at_once)
-                yield from self._judge_answers(job, waiting, answers)
+                for one in waiting:
+                    yield one.text, self._judge_answers(job, one, answers), answers
                 waiting, prompts = [], []
 
-    def _judge_answers(
-        self, job: _Job, waiting: Sequence[tuple[int, Parts]], answers: Answers
-    ) -> Iterator[tuple[int, Match, Candidates]]:
-        first = 0
-        for i, parts in waiting:
-            indices = tuple(range(first, first + len(parts.asked)))
-            first += len(indices)
-            rest = TextMasks(parts.rest[None], 1).grow(job.masks.size_hw)[0]
-            union = join(answers, indices) | rest
-            yield i, judge(job.masks[i], union, indices, self.rules.matching.iou_threshold), answers
+    def _judge_answers(self, job: _Job, waiting: _Waiting, answers: Answers) -> Match:
+        indices = tuple(range(waiting.first, waiting.first + waiting.count))
+        rest = TextMasks(decode_runs(waiting.rest, job.coarse.size_hw)[None], 1).grow(job.masks.size_hw)[0]
+        union = join(answers, indices) | rest
+        return judge(job.masks[waiting.text], union, indices, self.rules.matching.iou_threshold)
 
     def _soft(self, job: _Job, index: int) -> Float[ndarray, "h w"]:
         """Take the soft mask of one text: its probabilities, or the mask itself."""
