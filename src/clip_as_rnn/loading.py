@@ -17,6 +17,7 @@ from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.hub import load_clip
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from clip_as_rnn.errors import InputError
+from clip_as_rnn.precision import own_precision
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.proposals.base import PatchProposer
 from clip_as_rnn.proposals.grad_cam import GradCamProposer
@@ -36,6 +37,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _DEVICES = ("cpu", "cuda", "mps", "xpu")  # what torch computes on; others of its names hold no values or need plug-ins
 
 
+@own_precision()
 def load_segmenter(  # noqa: PLR0913 - the public door, all but one by keyword
     preset: str | SegmenterConfig = "default",
     *,

@@ -22,7 +22,7 @@ def min_max_scale(maps: PatchMaps) -> PatchMaps:
 
 def upsample_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
     """Interpolate patch maps bilinearly to pixels (half-pixel centers, no antialiasing); on the CPU."""
-    upsampled = torch.empty(len(maps), *size_hw)
+    upsampled = torch.empty(len(maps), *size_hw, dtype=torch.float32)
     for row, patch_map in zip(upsampled.numpy(), maps.float().cpu().numpy(), strict=True):
         cv2.resize(patch_map, size_hw[::-1], dst=row, interpolation=cv2.INTER_LINEAR)
     return upsampled
@@ -63,7 +63,7 @@ def components_box_mask(mask: UInt8[ndarray, "gh gw"], *, clamp: bool) -> Float[
     (as the authors' release does); without, a box holds all of its component.
     """
     height, width = mask.shape
-    boxes = torch.zeros(mask.shape)
+    boxes = torch.zeros(mask.shape, dtype=torch.float32)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     for left, top, box_width, box_height, _ in stats[1:]:  # row 0 is the background
         right, bottom = left + box_width, top + box_height

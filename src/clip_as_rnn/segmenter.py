@@ -17,6 +17,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.images import ImageSource, read_image
 from clip_as_rnn.io.video import VideoSource, open_video
 from clip_as_rnn.ops import drop_empty, resize_nearest
+from clip_as_rnn.precision import own_precision
 from clip_as_rnn.prompts.queries import check_texts
 from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
 from clip_as_rnn.result import Proposal, Refinement, Rejection, Segmentation, Trace
@@ -177,11 +178,13 @@ class Segmenter:
             for state, (scores, passed) in zip(running, decided, strict=True):
                 state.update(scores, self.config, passed)  # h_t: s_t >= theta; converged if all are
 
+    @own_precision()
     def _propose(self, state: State, step: int) -> Proposal:
         """Propose one mask per active text of one image; steps may word their texts differently, hence the number."""
         with state.stopwatch.measure("propose"):
             return self.stages.proposer.propose(state.proposer_state, state.active, step)
 
+    @own_precision()
     def _classify(self, states: Sequence[State], step: int, report: Callback) -> list[Scores]:
         """Score the masks of all images in one go, and book each image its share of the time."""
         masks = sum(len(state.active) for state in states)
@@ -198,6 +201,7 @@ class Segmenter:
         weight = self.config.classify.certainty_weight
         return [weigh(own, state.proposal.certainty, weight) for own, state in zip(scores, states, strict=True)]
 
+    @own_precision()
     def _start(self, image: EncodedImage, texts: EncodedTexts) -> State:
         """Begin with all texts, h_0."""
         stopwatch = Stopwatch({"encode_image": image.seconds, "encode_text": texts.seconds})
@@ -245,6 +249,7 @@ class Segmenter:
             )
         return replaced, {state.texts.queries[state.active[i]]: decisions[i] for i in sorted(decisions)}
 
+    @own_precision()
     def _finish(
         self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None = None
     ) -> Segmentation:
@@ -273,6 +278,7 @@ class Segmenter:
             return Segmentation.from_label_map(masks, **described)
         return Segmentation(masks=masks, **described)
 
+    @own_precision()
     def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.
 
@@ -312,6 +318,7 @@ class Segmenter:
         self.stages.classifier.check_texts(queries)
         return queries
 
+    @own_precision()
     def _encode_queries(self, queries: tuple[str, ...], report: Callback) -> EncodedTexts:
         def tick(done: int, total: int) -> None:
             report(Progress("encode", 0, len(queries), done, total))

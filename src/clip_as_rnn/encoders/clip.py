@@ -164,7 +164,7 @@ class ClipEncoder:
         """
         passes = _share_passes(images, [inside.to(self.device) for inside in masks])
         features = [self._encode_mask_rows(rows) for rows in passes]
-        together = torch.cat([*features, torch.zeros(0, self.embed_dim, device=self.device)])
+        together = torch.cat([*features, torch.zeros(0, self.embed_dim, dtype=torch.float32, device=self.device)])
         return list(torch.split(together, [len(inside) for inside in masks]))
 
     def _encode_mask_rows(self, rows: Sequence[tuple[PatchKeys, Bool[Tensor, "_ _"]]]) -> Float[Tensor, "n d"]:

@@ -93,7 +93,9 @@ class PooledJacobian:
         """
         attention, patches = self._layer.self_attn, tokens.shape[1] - 1
         heads = [one[0].float() for one in split_heads(attention, self._layer.layer_norm1(tokens))]  # heads tokens e
-        moved = torch.zeros(len(heads[0]), 3, heads[0].shape[2], self._after.shape[1], device=tokens.device)
+        moved = torch.zeros(
+            len(heads[0]), 3, heads[0].shape[2], self._after.shape[1], dtype=torch.float32, device=tokens.device
+        )
         for start in range(1, patches + 1, rows):
             some = slice(start, start + rows)
             block = [_Head(query[some], keys, values) for query, keys, values in zip(*heads, strict=True)]

@@ -78,7 +78,7 @@ class TextCache:
             self._keep(fresh)
             known |= fresh
         if not texts:
-            return torch.zeros(0, self._clip.embed_dim, device=self._clip.device)
+            return torch.zeros(0, self._clip.embed_dim, dtype=torch.float32, device=self._clip.device)
         return torch.stack([known[text] for text in texts]).to(self._clip.device)
 
     def _keep(self, features: dict[str, torch.Tensor]) -> None:

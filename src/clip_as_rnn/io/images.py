@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 from PIL import _imaging as pillow_library
-from torch import Tensor
+from torch import Tensor, strided
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.types import RgbImage
@@ -104,6 +104,8 @@ def read_picture(source: ImageSource) -> Picture:
 
 
 def _from_tensor(tensor: Tensor) -> RgbImage:
+    if tensor.layout != strided:
+        raise InputError(f"Expected an image tensor that holds every pixel, but got one of layout {tensor.layout}.")
     match tuple(tensor.shape):
         case (_, _):
             return _from_array(tensor.detach().cpu().numpy())

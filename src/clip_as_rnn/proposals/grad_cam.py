@@ -130,7 +130,7 @@ class GradCamProposer(PatchProposer):
         computed = self._gradient_maps(state.image, needed - state.reference)
         if len(computed) > len(active):
             state.background = computed[-1]
-        maps = torch.zeros(len(state.texts.first), computed.shape[1])
+        maps = torch.zeros(len(state.texts.first), computed.shape[1], dtype=torch.float32)
         maps[active] = computed[: len(active)]
         if step == 1:
             state.first = maps
@@ -148,7 +148,8 @@ class GradCamProposer(PatchProposer):
         directions, lengths = (directions / lengths).float().to(self._encoder.device), lengths.float()
         width = self._encoder.embed_dim
         if len(directions) > width:
-            jacobian = self._gradients.pooled_gradient(image.features, torch.eye(width, device=directions.device))
+            units = torch.eye(width, dtype=torch.float32, device=directions.device)
+            jacobian = self._gradients.pooled_gradient(image.features, units)
             weights = directions @ jacobian
         else:
             weights = self._gradients.pooled_gradient(image.features, directions)

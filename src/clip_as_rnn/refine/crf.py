@@ -76,7 +76,7 @@ class CrfRefiner:
             marginals = self._together(image, masks)
             return np.asarray(marginals.argmax(0).cpu().numpy()), marginals[1:]
         found = np.zeros((len(masks), *image.shape[:2]), dtype=bool)
-        marginals = torch.empty(found.shape, device=self.device)
+        marginals = torch.empty(found.shape, dtype=torch.float32, device=self.device)
         for i, (background, text) in enumerate(self._one_by_one(image, masks)):
             found[i], marginals[i] = (text > background).cpu().numpy(), text
         return found, marginals
@@ -146,7 +146,7 @@ class CrfRefiner:
 
     def _together(self, image: RgbImage, masks: PatchMaps) -> Float[Tensor, "1+n h w"]:
         """Infer the marginals of the background and of all texts, which share every pixel."""
-        probabilities = torch.empty(1 + len(masks), *image.shape[:2])
+        probabilities = torch.empty(1 + len(masks), *image.shape[:2], dtype=torch.float32)
         for i in range(len(masks)):
             probabilities[1 + i] = upsample_maps(masks[i : i + 1], image.shape[:2])[0]
         probabilities[0] = self._background(probabilities[1:].amax(0))

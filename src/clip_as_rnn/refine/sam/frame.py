@@ -102,7 +102,7 @@ def prepare_pixels(image: RgbImage, preprocessing: Preprocessing) -> Pixels:
     height, width = place((image.shape[0], image.shape[1]), preprocessing).inner_hw
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     colors = torch.from_numpy(resized.copy()).permute(2, 0, 1).float() / 255  # 3 H W
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    pixels = torch.zeros(1, 3, preprocessing.side_px, preprocessing.side_px)
+    mean, std = (torch.tensor(one, dtype=torch.float32) for one in (preprocessing.mean, preprocessing.std))
+    pixels = torch.zeros(1, 3, preprocessing.side_px, preprocessing.side_px, dtype=torch.float32)
     pixels[0, :, :height, :width] = (colors - mean[:, None, None]) / std[:, None, None]
     return pixels
