@@ -302,6 +302,10 @@ def test_damage_anywhere_is_an_input_error_or_a_picture(photo: np.ndarray, cut: 
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel, but the image is 4 x 0"),
         (torch.zeros((40, 40, 3), dtype=torch.uint8), r"tensor of shape \(3, h, w\), but got \(40, 40, 3\)"),
         (torch.zeros((3, 4, 4)), "of type uint8 with values from 0 to 255, but got float32"),
+        (
+            torch.zeros((3, 4, 4), dtype=torch.uint8).to_sparse(),
+            r"that holds every pixel, but got one of layout torch.sparse_coo",
+        ),
         (12, "as path, bytes, PIL image, array or tensor, but got int"),
     ],
 )
