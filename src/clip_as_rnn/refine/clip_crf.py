@@ -70,7 +70,7 @@ def join_frames(
 
 def spread_frames(masks: ClipMasks, texts: Int[ndarray, " n"], size_hw: tuple[int, int]) -> SoftClips:
     """Enlarge the soft masks of all frames, and lay them out by text; zero where a frame has dropped it."""
-    soft = torch.zeros(len(texts), len(masks.maps), *size_hw)
+    soft = torch.zeros(len(texts), len(masks.maps), *size_hw, dtype=torch.float32)
     for t, (maps, rows) in enumerate(zip(masks.maps, masks.rows(texts), strict=True)):
         soft[rows, t] = upsample_maps(maps, size_hw)
     return soft

@@ -122,7 +122,7 @@ class CrfRefiner:
 
     def _cut_clip(self, pairwise: DenseCrf, soft: SoftClips, rows: Rows) -> list[RefinedFrame]:
         """Infer each text against the background alone."""
-        marginals = torch.empty(2, *soft.shape)
+        marginals = torch.empty(2, *soft.shape, dtype=torch.float32)
         for first in range(0, len(soft), _TEXTS_AT_ONCE):
             some = soft[first : first + _TEXTS_AT_ONCE]
             problems = torch.stack([self._background(some), some], 1)  # b 2 t h w

@@ -56,7 +56,7 @@ def trace_motion(images: Sequence[RgbImage], grid_hw: tuple[int, int], radius: i
     for t, own in enumerate(small):
         found: dict[int, Trace] = {}
         for direction in (-1, 1):
-            flow = torch.zeros(*grid_hw, 2)
+            flow = torch.zeros(*grid_hw, 2, dtype=torch.float32)
             for other in range(t + direction, t + direction * (radius + 1), direction):
                 if not 0 <= other < len(images):
                     break
@@ -73,7 +73,7 @@ def _find_flow(first: ndarray, second: ndarray, grid_hw: tuple[int, int]) -> Pat
     """Find how far each patch moves from the first to the second gray frame; nowhere in frames too small to tell."""
     height, width = first.shape
     if min(height, width) < _SMALLEST_PX:
-        return torch.zeros(*grid_hw, 2)
+        return torch.zeros(*grid_hw, 2, dtype=torch.float32)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = _shrink(search.calc(first, second, np.zeros((height, width, 2), np.float32)), grid_hw)
     return torch.from_numpy(flow) * torch.tensor([grid_hw[1] / width, grid_hw[0] / height])

@@ -22,7 +22,7 @@ def smooth_maps(
     weights = torch.from_numpy(held).float()[..., None, None]  # t n 1 1
     smoothed = torch.empty_like(maps)
     for t, by_offset in enumerate(traces):
-        total, weight = maps[t].clone(), torch.ones(maps.shape[1:])
+        total, weight = maps[t].clone(), torch.ones(maps.shape[1:], dtype=torch.float32)
         for offset, trace in by_offset.items():
             share = time_weight(offset, frames) * weights[t + offset] * trace.likeness
             total += share * trace.sample(maps[t + offset])

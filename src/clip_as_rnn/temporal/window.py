@@ -78,9 +78,9 @@ class Window:
         self._scores: Float[ndarray, "t n"] = np.zeros(size, np.float32)
         self._held: Bool[ndarray, "t n"] = np.zeros(size, bool)
         self._kept: Bool[ndarray, "t n"] = np.zeros(size, bool)
-        self._maps = torch.zeros(*size, 0, 0)
+        self._maps = torch.zeros(*size, 0, 0, dtype=torch.float32)
         if before is not None:
-            self._maps = torch.zeros(*size, *before.maps.shape[2:])
+            self._maps = torch.zeros(*size, *before.maps.shape[2:], dtype=torch.float32)
             past = slice(self._past)
             self._maps[past], self._scores[past], self._held[past] = before.maps, before.scores, before.held
             self._kept[self._past - 1] = before.kept
@@ -96,7 +96,7 @@ class Window:
         for state in running:
             maps, t = state.proposal.maps.float().cpu(), self._places[id(state)]
             if not self._maps.numel():
-                self._maps = torch.zeros(*self._held.shape, *maps.shape[1:])
+                self._maps = torch.zeros(*self._held.shape, *maps.shape[1:], dtype=torch.float32)
             self._maps[t, state.active] = maps
             self._held[t] = np.isin(np.arange(self._queries), state.active)
         if frames := self._config.video.smooth_frames:
