@@ -159,7 +159,14 @@ def test_a_lone_text_can_fail_only_where_we_recommend():
 
 def test_masks_are_judged_by_mask_tokens_only_where_we_recommend():
     by_tokens = {name for name, config in PRESETS.items() if config.classify.classify_by == "mask-tokens"}
-    assert by_tokens == {"fast"}
+    assert by_tokens == {"fast", "tiny"}
+
+
+def test_scores_are_mixed_and_scaled_for_the_bundled_model_alone():
+    ours = {"certainty_weight": 0.0, "score_threshold_texts": None, "score_weight": 0.0}
+    for name, config in PRESETS.items():
+        settings = flat_settings(config)
+        assert ({one: settings[one] for one in ours} == ours) is (name != "tiny")
 
 
 def test_fast_is_default_with_mask_tokens():

@@ -106,12 +106,12 @@ def test_a_dropped_text_has_its_step_and_its_score(strict, bound):
 @pytest.mark.parametrize(("strict", "kept"), [(False, [0, 2]), (True, [2])])
 def test_a_score_at_the_threshold_passes_unless_the_setting_is_strict(strict, kept):
     scores = np.array([0.5, 0.4, 0.6], dtype=np.float32)
-    assert passing(scores, config_of(strict_threshold=strict)).tolist() == kept
+    assert passing(scores, config_of(strict_threshold=strict), 3).tolist() == kept
 
 
 def test_ties_for_the_best_go_to_the_earlier_text():
     config = config_of(score_threshold=0.9, keep_best=True)
-    assert passing(np.array([0.2, 0.4, 0.4], dtype=np.float32), config).tolist() == [1]
+    assert passing(np.array([0.2, 0.4, 0.4], dtype=np.float32), config, 3).tolist() == [1]
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, [0.25, 0.81]), (0.5, [0.5, 0.18]), (1.0, [1.0, 0.04])])
@@ -131,3 +131,17 @@ def test_proposals_are_weighed_by_their_scores_before_they_compete_for_pixels(we
     state = step(start("a", "b", "c"), [0.25, 0.1, 1.0], config)
     np.testing.assert_allclose(state.final_maps(config).amax((1, 2)), expected, rtol=1e-6)
     assert state.steps[-1].maps.amax((1, 2)).tolist() == pytest.approx([0.1, 0.2, 0.3])  # what was proposed stays
+
+
+@pytest.mark.parametrize(("asked", "threshold"), [(1, 1.0), (4, 0.8), (16, 0.4), (64, 0.2)])
+def test_theta_falls_with_the_root_of_how_many_texts_are_asked_if_the_setting_says_for_how_many_it_is(asked, threshold):
+    config = config_of(score_threshold=0.4, score_threshold_texts=16).classify
+    assert config.threshold(asked) == pytest.approx(threshold)
+    assert config_of(score_threshold=0.4).classify.threshold(asked) == 0.4
+
+
+def test_theta_is_that_of_the_texts_asked_and_not_of_those_left():
+    config = config_of(score_threshold=0.4, score_threshold_texts=4)
+    state = step(step(start("a", "b", "c", "d"), [0.5, 0.3, 0.5, 0.5], config), [0.5, 0.41, 0.39], config)
+    assert state.active.tolist() == [0, 2]
+    assert {one.reason for one in reject(state.steps, config).values()} == {"score below 0.4"}

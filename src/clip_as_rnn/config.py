@@ -7,6 +7,7 @@ that `--set` and keyword arguments take it without its stage. Importing this mod
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import sqrt
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -81,6 +82,7 @@ class ClassifyConfig(_Section):
     mask_token_average: bool = False  # a mask's feature is the mean of those at eta / 2, eta and 2 eta
     mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
     score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
+    score_threshold_texts: int | None = _number(None, 1, 100_000)  # asked n, theta is times sqrt(this / n); None: fixed
     certainty_weight: float = _number(0.0, 0.0, 1.0)  # w: a score is s^(1-w) c^w, c stage 1's certainty (ours); 0: s
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
     stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # for stuff in data sets that split; None: the same
@@ -92,11 +94,18 @@ class ClassifyConfig(_Section):
 
     @property
     def judged_by(self) -> str:
-        """Say in words how the classifier is shown a mask."""
-        if self.classify_by == "mask-tokens":
-            return f"mask tokens from block {self.mask_token_block} on"
+        """Say in words how the classifier is shown a mask, and whether stage 1 has a say in the score."""
         drawn = ", ".join(prompt for prompt in VISUAL_PROMPTS if prompt in self.visual_prompts)
-        return f"visual prompts ({drawn})" if drawn else "the plain image"
+        shown = f"visual prompts ({drawn})" if drawn else "the plain image"
+        if self.classify_by == "mask-tokens":
+            shown = f"mask tokens from block {self.mask_token_block} on"
+        return f"{shown}, and by how sure the proposals are" if self.certainty_weight else shown
+
+    def threshold(self, texts: int) -> float:
+        """Give theta for so many texts asked, at most 1: the more share a softmax, the less is left for each."""
+        if self.score_threshold_texts is None:
+            return self.score_threshold
+        return min(1.0, self.score_threshold * sqrt(self.score_threshold_texts / texts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,12 +41,16 @@ _TINY: Mapping[str, Any] = {
     "contrast_texts": BACKGROUND_RELEASE + COMMON_THINGS,
     "affinity_layers": 0,
     "mask_threshold": 0.2,
-    "score_threshold": 0.14,
+    "classify_by": "mask-tokens",
+    "score_threshold": 0.1,
+    "score_threshold_texts": 40,
+    "certainty_weight": 0.6,
     "visual_prompts": ("black",),
     "max_side_px": 256,  # about what it was trained on
     "crf_max_side_px": 640,
     "crf_bilateral_rgb": 13.0,
-    "background_factor": 3.0,
+    "background_factor": 4.0,
+    "score_weight": 0.25,
 }
 _PAPER: Mapping[str, Any] = {
     "background_texts": BACKGROUND_PAPER,

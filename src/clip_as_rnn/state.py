@@ -78,7 +78,7 @@ class State:
         `passed` are the rows that pass, where the scores of this image alone do not decide it.
         """
         most_steps = config.recurrence.max_steps
-        passed = passing(scores, config) if passed is None else passed
+        passed = passing(scores, config, len(self.texts.queries)) if passed is None else passed
         kept = np.arange(len(scores)) if most_steps == 0 else passed
         texts = tuple(self.texts.queries[i] for i in self.active)
         size_hw = (self.image.resized.shape[0], self.image.resized.shape[1])
@@ -116,9 +116,12 @@ def weigh(scores: Scores, certainty: Scores | None, weight: float) -> Scores:
     return mixed
 
 
-def passing(scores: Scores, config: SegmenterConfig) -> Rows:
-    """Choose the rows that pass: s >= theta (paper), or s > theta and at least the best one (authors' release)."""
-    threshold = config.classify.score_threshold
+def passing(scores: Scores, config: SegmenterConfig, asked: int) -> Rows:
+    """Choose the rows that pass: s >= theta (paper), or s > theta and at least the best one (authors' release).
+
+    `asked` is the number of texts in step 1, on which theta may depend.
+    """
+    threshold = config.classify.threshold(asked)
     passes = scores > threshold if config.recurrence.strict_threshold else scores >= threshold
     if config.recurrence.keep_best and not passes.any():
         return np.array([np.argmax(scores)])
@@ -128,7 +131,7 @@ def passing(scores: Scores, config: SegmenterConfig) -> Rows:
 def reject(steps: Sequence[Step], config: SegmenterConfig) -> dict[str, Rejection]:
     """Say of every dropped text in which step it fell, and at what score."""
     bound = "not above" if config.recurrence.strict_threshold else "below"
-    reason = f"score {bound} {config.classify.score_threshold:g}"
+    reason = f"score {bound} {config.classify.threshold(len(steps[0].texts)):.3g}" if steps else ""
     return {
         step.texts[i]: Rejection(step.texts[i], number, float(step.scores[i]), reason)
         for number, step in enumerate(steps, start=1)

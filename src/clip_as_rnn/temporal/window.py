@@ -108,7 +108,7 @@ class Window:
         """Pool the scores of this step over time; return each running state's, and the rows of those that pass."""
         for state, own in zip(running, scores, strict=True):
             self._scores[self._places[id(state)], state.active] = own
-        video, high = self._config.video, self._config.classify.score_threshold
+        video, high = self._config.video, self._config.classify.threshold(self._queries)
         if self._config.recurrence.strict_threshold:
             high = float(np.nextafter(np.float32(high), np.float32(2)))
         pooled = pool_scores(self._scores, video.evidence_frames)
