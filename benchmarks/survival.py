@@ -47,7 +47,8 @@ def run_killed(again: list[str], out: Path, kills: int, whole_s: float) -> int:
     """Run a command, killing it so many times at random moments; return how often it was killed."""
     chance, killed = random.Random(0), 0
     while True:
-        run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with Path(out.parent, "stderr").open("wb") as said:
+            run = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=said)
         if killed == kills:
             run.wait()
             return killed
@@ -119,10 +120,13 @@ def main() -> None:
         done = [str(line["image"]) for line in _lines(killed / "results.jsonl") if "outputs" in line]
         differing = sorted(name for name in {*expected, *got} if expected.get(name) != got.get(name))
         twice = len(done) - len(set(done))
+        stderr = Path(place, "stderr").read_text(encoding="utf-8", errors="replace")
         count = int(np.sum([name.startswith("line of ") for name in expected]))
     print(f"{count} pictures, undisturbed in {whole_s:.0f} s;", end=" ")
     print(f"engine {arguments.engine}, killed {kills} times, in {again_s:.0f} s: {len(differing)} of", end=" ")
     print(f"{len(expected)} results differ, {twice} pictures were recorded twice")
+    if differing:
+        print(stderr[-2000:])
     for name in differing[:10]:
         print(f"differs: {name}")
     sys.exit(bool(differing or twice))

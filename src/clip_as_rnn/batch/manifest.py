@@ -16,7 +16,7 @@ from threading import Lock
 from types import TracebackType
 from typing import IO, Any
 
-from clip_as_rnn.batch.job import Outcome
+from clip_as_rnn.batch.job import Entry, Outcome
 from clip_as_rnn.batch.storage import RecordMirror
 from clip_as_rnn.errors import InputError
 
@@ -26,6 +26,33 @@ if sys.platform != "win32":
 MANIFEST = "results.jsonl"
 _SHOWN_DIFFERENCES = 3
 _SHOWN_LETTERS = 80  # of a value in a message
+
+
+class _Entries(Mapping[str, Entry]):
+    """Lines by picture, kept as they stand in the file: read, each would take five times the memory."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, bytes] = {}
+
+    def __getitem__(self, image: str) -> Entry:
+        entry: Entry = json.loads(self._lines[image])
+        return entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def set(self, image: str, line: bytes | None) -> None:
+        """Put a line in the place of that which is there; None takes it away."""
+        self._lines.pop(image, None)
+        if line is not None:
+            self._lines[image] = line
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._lines.clear()
 
 
 class Manifest:
@@ -68,7 +95,7 @@ class Manifest:
         self._mixed = mixed
         self._header_is_due = True
         self._lock = Lock()
-        self.entries: dict[str, Mapping[str, Any]] = {}
+        self.entries = _Entries()
         self.stems: dict[str, str] = {}
         try:
             self._file: IO[bytes] = self._path.open("a+b")
@@ -134,7 +161,7 @@ class Manifest:
     def _read(self) -> None:
         """Take up the lines of earlier runs, the last of each picture."""
         header: Mapping[str, Any] | None = None
-        for line in self._lines():
+        for line, raw in self._lines():
             if "settings" in line:
                 header = line
                 if line.get("run") == self._digest and line.get("models") != self._models:
@@ -144,15 +171,13 @@ class Manifest:
             image, stem = line.get("image"), line.get("stem")
             if isinstance(image, str) and isinstance(stem, str):
                 self.stems[image] = stem
-                self.entries.pop(image, None)
-                if line.get("run") == self._digest:
-                    self.entries[image] = line
+                self.entries.set(image, raw if line.get("run") == self._digest else None)
         if header is not None and header["settings"] != self._settings and not self._mixed:
             raise self._changed(header["settings"], self._settings)
         self._header_is_due = header is None or header.get("run") != self._digest
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what the file holds; a line that was torn off is none, and what comes next begins another."""
+    def _lines(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Yield what the file holds, read and raw; a line that was torn off is none, what comes next begins another."""
         self._file.seek(0)
         ended = True
         for raw in self._file:
@@ -160,7 +185,7 @@ class Manifest:
             with suppress(ValueError, RecursionError):
                 line = json.loads(raw)
                 if isinstance(line, dict):
-                    yield line
+                    yield line, raw
         if not ended:
             self._file.write(b"\n")
             self._file.flush()
