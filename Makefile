@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -53,6 +53,9 @@ bench-server: .venv/.dev  ## the server under 1, 8 and 32 clients, and under mor
 
 soak-server: .venv/.dev  ## 10,000 requests to the server; its memory must stay flat; ten minutes
 	$(BIN)/python -m benchmarks.server soak
+
+bench-batch: .venv/.batch  ## a run over pictures against a plain loop, Ray against local, memory over 2,000 pictures; four minutes
+	$(BIN)/python -m benchmarks.batch
 
 survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it with an undisturbed one; half an hour
 	$(BIN)/python -m benchmarks.survival

@@ -1,6 +1,6 @@
 """Throughput of a run over many pictures against a plain loop, Ray against local, and memory over 2,000 pictures.
 
-`make bench-batch`: scenes with the bundled CLIP, mask tokens, one JSON per picture. Every row is of the same pictures,
+`make bench-batch`: scenes with the bundled CLIP, one JSON per picture. Every row is of the same pictures,
 in one run; seconds begin when the models are loaded. With --save the table goes into docs/benchmarks.md.
 """
 
@@ -19,13 +19,12 @@ from clip_as_rnn.batch.local import Threads, segment_files
 from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.ray import Cluster, segment_on_ray
 from clip_as_rnn.batch.sources import list_sources
-from clip_as_rnn.config import with_settings
 from clip_as_rnn.presets import find_preset
 from clip_as_rnn.segmenter import Segmenter
 
 SCENES = Path(__file__).parents[1] / "data" / "scenes" / "JPEGImages"
 TEXTS = ("dog", "car", "tree", "cat", "banana")
-CONFIG = with_settings(find_preset("tiny"), {"classify_by": "mask-tokens"})
+CONFIG = find_preset("tiny")
 WARM = 8  # pictures at the beginning of each row that are not timed
 
 
@@ -124,7 +123,7 @@ def main() -> None:
     rows = "".join(f"| {name} | {speed:.1f} | {speed / plain:.2f} |\n" for name, speed in named.items())
     memory = ", ".join(f"{mib:.0f} MiB after {count:,}" for count, mib in held.items())
     table = (
-        f"{arguments.pictures} scenes, preset `tiny` with mask tokens, {len(TEXTS)} texts, a JSON file each.\n\n"
+        f"{arguments.pictures} scenes, preset `tiny`, {len(TEXTS)} texts, a JSON file each.\n\n"
         f"| | images/s | against the loop |\n|---|---|---|\n{rows}\nMemory of the runner: {memory} pictures."
     )
     print(table)

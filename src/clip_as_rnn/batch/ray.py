@@ -162,28 +162,24 @@ def _start(cluster: Cluster) -> Any:
 
     Raises:
         DependencyError: it is not installed.
-        InputError: there is no cluster at the address.
+        InputError: it did not start, or there is no cluster at the address.
     """
     try:
         ray: Any = import_module("ray")
     except ImportError as error:
         raise DependencyError("--engine ray needs Ray; install it with: pip install 'clip-as-rnn[batch]'.") from error
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    place: dict[str, Any] = {"address": cluster.address}
     if cluster.address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         processors = cluster.threads.pictures * cluster.threads.each
-        own: dict[str, Any] = {
-            "num_cpus": processors,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
-        ray.init(address="local", **own, **quiet)
-        return ray
+        place = {"address": "local", "num_cpus": processors, "object_store_memory": _OBJECT_STORE_BYTES}
+        place["include_dashboard"] = False
     try:
-        ray.init(address=cluster.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
-        raise InputError(f"There is no Ray cluster at {cluster.address!r}: {reason}.") from error
+        ray.init(**place, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"There is no Ray cluster at {cluster.address!r}" if cluster.address else "Ray did not start"
+        raise InputError(f"{where}: {_first_line(error)}.") from error
     return ray
 
 
