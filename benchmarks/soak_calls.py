@@ -21,6 +21,10 @@ from clip_as_rnn.types import RgbImage
 SCENES = Path(__file__).parents[1] / "data" / "scenes" / "JPEGImages"
 TEXTS = (("dog", "car", "tree", "banana"), ("cat",), ("tree", "dog"), ("house", "sun", "boat", "cup", "chair"))
 THREADS = 8
+_VARIANTS: dict[str, dict[str, object]] = {
+    "`tiny`": {},
+    "CAM, mask tokens": {"proposals": "cam", "classify_by": "mask-tokens"},
+}
 PATIENCE_S = 300
 _SIZES_HW = ((120, 160), (160, 120), (96, 96), (140, 200))
 _WARM = 0.1  # of the calls, before memory is watched
@@ -84,13 +88,16 @@ def soak_calls(calls: int) -> Iterator[Row]:
     expected = [Answer.of(segmenter.segment(image, texts)) for image, texts in asked]
     yield _fork_and_spawn("fork", expected, None)
     yield _fork_and_spawn("spawn", expected, load_worker)
-    yield _share(segmenter, asked, expected)
-    yield _batch(segmenter, asked)
+    for name, settings in _VARIANTS.items():
+        variant = segmenter.replace(**settings)
+        yield _share(name, variant, asked)
+        yield _batch(name, variant, asked)
     yield _repeat(segmenter, asked, expected, calls)
 
 
-def _share(segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]]], expected: list[Answer]) -> Row:
+def _share(name: str, segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]]]) -> Row:
     """Ask one segmenter from several threads at once, in another order in each."""
+    expected = [Answer.of(segmenter.segment(image, texts)) for image, texts in asked]
 
     def ask_all(seed: int) -> int:
         order = list(range(len(asked)))
@@ -100,10 +107,12 @@ def _share(segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]
     with ThreadPoolExecutor(THREADS) as threads:
         differing = sum(threads.map(ask_all, range(THREADS)))
     total = THREADS * len(asked)
-    return Row(f"{THREADS} threads, {total} calls in shuffled order", f"{differing} results differ", differing == 0)
+    return Row(
+        f"{name}: {THREADS} threads, {total} calls in shuffled order", f"{differing} results differ", differing == 0
+    )
 
 
-def _batch(segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]]]) -> Row:
+def _batch(name: str, segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]]]) -> Row:
     """Ask about pictures beside ever other neighbors."""
     images = [image for image, texts in asked if texts == TEXTS[0]]
     alone = [segmenter.segment(image, TEXTS[0]) for image in images]
@@ -117,7 +126,7 @@ def _batch(segmenter: Segmenter, asked: Sequence[tuple[RgbImage, tuple[str, ...]
             differing += not same
             apart = max(apart, float(np.abs(found.scores - alone[i].scores).max(initial=0))) if same else apart
     outcome = f"{differing} results differ; scores differ by {apart:.0e} at most"
-    return Row(f"{total} pictures beside other neighbors", outcome, differing == 0 and apart <= _ROUNDING)
+    return Row(f"{name}: {total} pictures beside other neighbors", outcome, differing == 0 and apart <= _ROUNDING)
 
 
 def _repeat(

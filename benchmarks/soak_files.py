@@ -3,6 +3,7 @@
 `car` runs in forks of this process, which has loaded what it imports: a run begins at once and is ended anywhere.
 """
 
+import io
 import json
 import os
 import random
@@ -12,10 +13,12 @@ import subprocess
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -79,11 +82,11 @@ def _kill_writes(folder: Path, number: signal.Signals, kills: int) -> Row:
         time.sleep(chance.uniform(0.01, _WRITE_S))
         os.kill(child, number)
         _await(child)
-        faults += [*broken_files(folder), *_mixed(folder, found)]
+        faults += [*broken_files(folder), *mixed_files(folder, found)]
     return Row(f"{kills} times {number.name} while results are written", _count(faults), not faults)
 
 
-def _mixed(folder: Path, found: Sequence[Segmentation]) -> list[str]:
+def mixed_files(folder: Path, found: Sequence[Segmentation]) -> list[str]:
     """Name the files below `folder` that are of another result than the first of them."""
     owners = {}
     for name, texts_of in _TEXTS_OF.items():
@@ -262,7 +265,7 @@ def broken_files(folder: Path) -> list[str]:
         if path.is_file() and not any(part.endswith(".part") for part in path.relative_to(folder).parts):
             try:
                 _read_whole(path)
-            except (OSError, ValueError, SyntaxError, EOFError) as error:
+            except (OSError, ValueError, SyntaxError, EOFError, BadZipFile, zlib.error) as error:
                 broken.append(f"{path.name}: {error}")
     return broken
 
@@ -274,7 +277,7 @@ def _read_whole(path: Path) -> None:
         with Image.open(path) as image:
             image.load()
     elif path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             for name in arrays:
                 arrays[name].tobytes()
 
