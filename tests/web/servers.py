@@ -67,7 +67,7 @@ def serving(arguments: Sequence[str], folder: Path, **variables: str) -> Iterato
         yield Server(url, process, log, temporary, folder / "cache")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(STARTING_S)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
