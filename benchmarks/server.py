@@ -43,7 +43,7 @@ TOLERANCE = 1e-4  # of scores: pictures that share a pass change the last digits
 WAIT_S = 120.0
 SAMPLES = 20  # of the server's memory
 GROWTH_MIB = 32.0  # more, over the last four fifths, is a leak
-WORDS = 1000  # that the soak asks for
+WORDS = 20  # that the soak asks for; features of texts are kept, up to a bound of their own
 
 
 @dataclass(frozen=True)
