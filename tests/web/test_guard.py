@@ -8,12 +8,15 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
+from made_up_page import REACHED
 
 from clip_as_rnn.apps.web.controls import CONTROLS, EXAMPLES
 from clip_as_rnn.apps.web.guard import Guard
 from clip_as_rnn.presets import find_preset
 
 API = "/gradio_api"
+ELSEWHERE = "https://example.org/x.png"
+MARK = {"meta": {"_type": "gradio.FileData"}}  # of what Gradio takes for a file
 
 
 def _settings(preset):
@@ -171,6 +174,85 @@ def test_a_file_of_the_server_is_no_upload(made_up):
     told = _find(made_up, {"path": secret}, ["dog"], "thief")
     assert "Expected an uploaded picture." in told
     assert "Found" not in told
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            f"{API}/file=https://example.org/x.png",
+            f"{API}/file=http://example.org",
+            f"{API}/file/https://example.org/x",
+        ),
+        *(f"{API}/file=https:%2F%2Fexample.org%2Fx", f"{API}/proxy=https://x.hf.space/x", f"{API}/proxy=example.org"),
+        *("/proxy=https://x.hf.space/x", "/file=https://example.org/x", f"{API}/file=ftp://example.org/x"),
+    ],
+)
+def test_the_page_fetches_no_address_for_a_visitor(made_up, method, path):
+    """Gradio serves the files of other hosts, to whoever names them."""
+    before = len(made_up.log.read_text())
+    status, _, body = _ask(made_up, method, path)
+    assert status == 403
+    assert body == (b"" if method == "HEAD" else b"This page fetches nothing from other addresses.")
+    assert REACHED not in made_up.log.read_text()[before:]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"path": ELSEWHERE},
+        {"path": ELSEWHERE, **MARK},
+        {"path": " HTTP://example.org/", **MARK},
+        [[{"path": ELSEWHERE, **MARK}]],
+        {"x": {"video": {"path": ELSEWHERE, **MARK}}},
+        ["dog", {"path": ELSEWHERE, "url": "park.jpg", **MARK}],
+    ],
+)
+def test_a_request_that_names_a_file_by_url_is_refused_wherever_it_stands(made_up, value):
+    """Gradio fetches what carries its mark, of every component."""
+    before = len(made_up.log.read_text())
+    number = _function(made_up, "find")
+    for data in ([value, ["dog"], *_settings("default")], [{"path": "park.jpg"}, value, *_settings("default")]):
+        asked = {"data": data, "fn_index": number, "session_hash": "far"}
+        for path in ("queue/join", "run/find", "api/find", "call/find", "call/v2/find", "component_server"):
+            assert _ask(made_up, "POST", f"{API}/{path}", asked)[0] == 403
+        escaped = json.dumps(asked).replace("path", "\\u0070ath").encode()
+        assert _ask(made_up, "POST", f"{API}/queue/join", escaped)[0] == 403
+    assert REACHED not in made_up.log.read_text()[before:]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        {"path": None, "url": ELSEWHERE, **MARK},
+        {"path": f"file={ELSEWHERE}", **MARK},
+        {"path": "/etc/passwd", "url": "file:///etc/passwd", **MARK},
+        {"path": "../../../../etc/passwd"},
+        ELSEWHERE,
+        "/etc/passwd",
+    ],
+)
+def test_a_picture_elsewhere_is_neither_fetched_nor_read(made_up, picture):
+    before = len(made_up.log.read_text())
+    assert "Found" not in _find(made_up, picture, ["dog"], "far")
+    assert REACHED not in made_up.log.read_text()[before:]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"{API}/file=/etc/passwd", f"{API}/file=../../../../etc/passwd", f"{API}/file=pyproject.toml"),
+        *(f"{API}/file=%2Fetc%2Fpasswd", f"{API}/file/etc/passwd", "/static/../../../../../../etc/passwd"),
+        *("/static/%2e%2e/%2e%2e/%2e%2e/routes.py", "/assets/..%2f..%2f..%2froutes.py", "/svelte/../../routes.py"),
+        *(f"{API}/custom_component/1/client/component/..%2f..%2fx", "/pwa_icon/../x", f"{API}/file=app.py"),
+        *(f"{API}/file=/proc/self/environ", f"{API}/stream/a/b/1/../../x.ts", "/theme.css/../app.py"),
+    ],
+)
+def test_no_path_leads_to_a_file_of_the_server(made_up, path):
+    status, _, body = _ask(made_up, "GET", path)
+    assert status in (400, 403, 404, 422)
+    assert not any(word in body for word in (b"root:", b"import ", b"[project]", b"PATH="))
 
 
 def test_too_many_texts_are_refused_whatever_they_are_for(made_up):

@@ -1,5 +1,11 @@
-"""Stands before the page: refuses foreign names and origins and bodies that are too large; logs in one line."""
+"""Stands before the page: refuses foreign names and origins and bodies that are too large; logs in one line.
 
+Gradio serves files of other hosts to whoever names them, and fetches pictures that a request names by URL; through it a
+visitor would reach the internet as this machine. Neither gets past the guard.
+"""
+
+import json
+from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -18,6 +24,9 @@ _POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors "
 )  # Gradio writes its settings into the page and compiles the scripts of components there
+
+_NO_FETCHING = "This page fetches nothing from other addresses."
+_SCHEMES = ("http:", "https:")
 
 
 class Guard:
@@ -64,7 +73,10 @@ class Guard:
 
         try:
             limit = self._check(scope)
-            await self._app(scope, limit_body(receive, limit), respond)
+            bounded = limit_body(receive, limit)
+            if scope["method"] == "POST" and limit == _BODY_BYTES:
+                bounded = await _without_addresses(bounded)
+            await self._app(scope, bounded, respond)
         except Exception as error:
             refused = error if isinstance(error, HTTPException) else HTTPException(500, "This request failed.")
             log_failure(scope, error)
@@ -87,6 +99,44 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host and hostname_of(origin) not in self._proxies:
             raise HTTPException(403, "Another page may not use this one.")
+        if "://" in scope["path"] or "/proxy=" in scope["path"]:  # Gradio would fetch what it names
+            raise HTTPException(403, _NO_FETCHING)
         limit = self._upload_bytes + _FRAMING_BYTES if scope["path"].rstrip("/") == _UPLOADS else _BODY_BYTES
         check_length(headers, limit)
         return limit
+
+
+async def _without_addresses(receive: Receive) -> Receive:
+    """Read a body, and return what hands it on.
+
+    Raises:
+        HTTPException: it names a file by URL.
+    """
+    messages = deque([await receive()])
+    while messages[-1].get("more_body"):
+        messages.append(await receive())
+    if _names_address(b"".join(message.get("body", b"") for message in messages)):
+        raise HTTPException(403, _NO_FETCHING)
+
+    async def again() -> Message:
+        return messages.popleft() if messages else await receive()
+
+    return again
+
+
+def _names_address(body: bytes) -> bool:
+    """Look for a file whose path is a URL, anywhere in JSON; what is none is nobody's to fetch."""
+    try:
+        left = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and path.strip().lower().startswith(_SCHEMES):
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
