@@ -42,13 +42,15 @@ _TINY: Mapping[str, Any] = {
     "affinity_layers": 0,
     "mask_threshold": 0.2,
     "classify_by": "mask-tokens",
-    "score_threshold": 0.1,
+    "score_threshold": 0.12,
     "score_threshold_texts": 40,
     "certainty_weight": 0.6,
     "visual_prompts": ("black",),
     "max_side_px": 256,  # about what it was trained on
     "crf_max_side_px": 640,
+    "crf_bilateral_xy": 40.0,
     "crf_bilateral_rgb": 13.0,
+    "crf_bilateral_weight": 8.0,
     "background_factor": 4.0,
     "score_weight": 0.25,
 }
