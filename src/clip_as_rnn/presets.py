@@ -14,8 +14,8 @@ from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE,
 
 _STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of another seed than data/clips has
     "window_frames": 16,
-    "context_frames": 3,
-    "smooth_frames": 2.0,
+    "context_frames": 4,
+    "smooth_frames": 3.0,
     "evidence_frames": 4.0,
     "stay_share": 0.6,
 }
