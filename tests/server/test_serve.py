@@ -32,9 +32,11 @@ def refused(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_it_serves_until_sigterm_and_finishes_what_it_began():
+def test_it_serves_until_sigterm_finishes_what_it_began_and_leaves_nothing_of_its_clients(tmp_path: Path):
     words = [sys.executable, "-m", "clip_as_rnn.apps.cli.main", "serve", "--preset", "tiny", "--port", "0", "-t", "dog"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as car:
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "CLIP_AS_RNN_CACHE"), str(tmp_path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **places}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as car:
         try:
             line = next(line for line in car.stderr if "http://" in line)
             port = int(re.search(r"http://127\.0\.0\.1:(\d+) ", line).group(1))
@@ -42,7 +44,7 @@ def test_it_serves_until_sigterm_and_finishes_what_it_began():
                 closing(HTTPConnection("127.0.0.1", port)) as asking,
                 closing(HTTPConnection("127.0.0.1", port)) as other,
             ):
-                asking.request("POST", "/v1/segment?masks=none", PARK.read_bytes())
+                asking.request("POST", "/v1/segment?masks=none&texts=dog&texts=hippogriff", PARK.read_bytes())
                 other.request("GET", "/health")
                 assert other.getresponse().read()  # the request before it is being answered now
                 car.send_signal(signal.SIGTERM)
@@ -53,6 +55,8 @@ def test_it_serves_until_sigterm_and_finishes_what_it_began():
             assert refused(port)
         finally:
             car.kill()
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".nbi", ".nbc")]
+    assert left == []  # but for what numba compiled
 
 
 def test_a_port_in_use_is_said_before_anything_is_loaded(car: Callable[..., Ending], loads: list[object]):
