@@ -74,7 +74,9 @@ class _Actor:
         self.lives = 0
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: _Promise(self, name, arguments, self.lives))
+        method = SimpleNamespace(remote=lambda *arguments: _Promise(self, name, arguments, self.lives))
+        method.options = lambda **_: method
+        return method
 
 
 class _Promise:

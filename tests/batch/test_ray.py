@@ -139,6 +139,25 @@ def test_what_an_actor_had_in_hand_when_it_died_is_done_by_another(photos: Path,
     assert [one.path.name for one in outcomes if one.error] == ["broken.png"]
 
 
+def test_when_all_actors_die_others_are_hired_and_nothing_is_lost(photos: Path, tmp_path: Path, ray: FakeRay):
+    deaths = iter([False, True, True])
+    ray.resources = {"CPU": 1}
+    ray.dies = lambda name, arguments: name == "run" and next(deaths, False)
+    assert len(run(photos, tmp_path / "out")) == PICTURES
+    assert sorted(ShadeSegmenter.seen) == list(range(PICTURES - 1))
+    assert ray.hired == 3
+
+
+def test_an_actor_that_dies_while_it_loads_the_models_is_replaced_a_few_times(
+    photos: Path, tmp_path: Path, ray: FakeRay, caplog: pytest.LogCaptureFixture
+):
+    deaths = iter([True, True])
+    ray.dies = lambda name, arguments: name == "load" and next(deaths, False)
+    assert len(run(photos, tmp_path / "out")) == PICTURES
+    assert ray.hired == 4
+    assert caplog.text.count("ended while it loaded the models: The actor died") == 2
+
+
 def test_a_picture_that_kills_whoever_takes_it_is_given_up_and_no_other(photos: Path, tmp_path: Path, ray: FakeRay):
     ray.dies = lambda name, arguments: name == "run" and any(one.path.name == "3.png" for one in arguments[0])
     outcomes = run(photos, tmp_path / "out")
@@ -155,7 +174,7 @@ def test_mistakes_that_concern_all_are_raised_as_they_are_and_ray_ends(photos: P
     with pytest.raises(WeightsError, match="no weights"):
         run(photos, tmp_path / "a", fail)
     ray.dies = lambda name, arguments: name == "load"
-    with pytest.raises(InputError, match=r"ended while it loaded the models: The actor died; if memory was short"):
+    with pytest.raises(InputError, match=r"ended while they loaded the models: The actor died; if memory was short"):
         run(photos, tmp_path / "b")
     with pytest.raises(InputError, match=r"There is no Ray cluster at 'ray://nowhere': Could not connect\.$"):
         run(photos, tmp_path / "c", cluster=Cluster(threads=ONE_EACH, address="ray://nowhere"))

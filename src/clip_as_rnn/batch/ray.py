@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
@@ -38,8 +39,9 @@ from clip_as_rnn.export.base import DatasetExporter
 from clip_as_rnn.export.datasets import DatasetFormat
 from clip_as_rnn.segmenter import Segmenter
 
+_LOG = logging.getLogger(__name__)
 _AHEAD = 2  # groups of pictures that are dealt out per place in an actor, so that none waits for the next
-_TRIES = 3  # of a picture whose actor died over it; then it is said to be the picture's fault
+_TRIES = 3  # of a picture whose actor died over it, before it is said to be the picture's fault; and to hire
 _FAREWELL_S = 10.0  # that actors have to clear up
 _OBJECT_STORE_BYTES = 100_000_000  # for what goes between processes: names and scores, no pictures
 
@@ -93,12 +95,19 @@ class _Worker:
 class _Crew:
     """The actors, what each of them has in hand, and what is to be dealt out anew."""
 
+    hire: Callable[[], Any]
     places: int  # pictures that an actor is busy with at once
     ready: list[Any] = field(default_factory=list)
     loading: dict[Any, Any] = field(default_factory=dict)  # promise: actor
     working: dict[Any, tuple[Any, list[Source]]] = field(default_factory=dict)  # promise: actor, its pictures
     again: deque[list[Source]] = field(default_factory=deque)
     deaths: Counter[str] = field(default_factory=Counter)
+    lost: int = 0  # actors that died before they had loaded the models
+
+    def add(self) -> None:
+        """Hire an actor, and let it load the models."""
+        actor = self.hire()
+        self.loading[actor.load.remote()] = actor
 
     def find_idle(self) -> Any | None:
         """Find the actor that has least in hand; None if all have enough, or none is ready."""
@@ -107,7 +116,12 @@ class _Crew:
         return actor if actor is not None and in_hand[id(actor)] < _AHEAD * self.places else None
 
     def bury(self, dead: Any) -> list[Source]:
-        """Take back what an actor that died had in hand; return the pictures over which actors died too often."""
+        """Take back what an actor that died had in hand; return the pictures over which actors died too often.
+
+        Another one is hired in its place. Ray would start it again, but refuses calls until it has.
+        """
+        self.ready.remove(dead)
+        self.add()
         in_hand = {promise: some for promise, (actor, some) in self.working.items() if actor is dead}
         for promise in in_hand:
             del self.working[promise]
@@ -139,15 +153,17 @@ def segment_on_ray(
         crew, groups = _hire(ray, job, load_segmenter, cluster), in_groups(sources, job.images_at_once)
         while True:
             _deal_out(crew, groups, manifest)
-            if exporters is not None and not crew.working:
+            if crew.ready and not crew.working:  # nothing was left to deal out
                 ray.wait(
                     [actor.close.remote() for actor in crew.ready], num_returns=len(crew.ready), timeout=_FAREWELL_S
                 )
                 break
             (promise, *_), _ = ray.wait([*crew.loading, *crew.working], num_returns=1)
             if promise in crew.loading:
-                manifest.begin(_welcome(ray, crew, promise))
-                exporters = exporters or open_job_datasets(job)
+                models = _welcome(ray, crew, promise)
+                if models is not None:
+                    manifest.begin(models)
+                    exporters = exporters or open_job_datasets(job)
             else:
                 outcomes = _collect(ray, crew, promise)
                 manifest.record(outcomes)
@@ -189,12 +205,11 @@ def _hire(ray: Any, job: Job, load_segmenter: Callable[[], Segmenter], cluster: 
     gpus = int(there.get("GPU", 0)) if cluster.gpus else 0
     count = gpus or max(1, int(there.get("CPU", 1)) // threads.each)
     places = threads.pictures if gpus else 1
-    options = {"num_cpus": threads.each, "num_gpus": int(bool(gpus)), "max_restarts": -1, "max_concurrency": places}
+    options = {"num_cpus": threads.each, "num_gpus": int(bool(gpus)), "max_concurrency": places}
     worker = ray.remote(_Worker).options(**options)
-    crew = _Crew(places)
+    crew = _Crew(partial(worker.remote, job, load_segmenter, threads.each, str(Path.cwd())), places)
     for _ in range(count):
-        actor = worker.remote(job, load_segmenter, threads.each, str(Path.cwd()))
-        crew.loading[actor.load.remote()] = actor
+        crew.add()
     return crew
 
 
@@ -209,22 +224,32 @@ def _deal_out(crew: _Crew, groups: Iterator[list[Source]], manifest: Manifest) -
         crew.working[actor.run.remote(some, entries)] = actor, some
 
 
-def _welcome(ray: Any, crew: _Crew, promise: Any) -> Mapping[str, Any]:
-    """Count an actor among those that are ready; return what identifies its models."""
+def _welcome(ray: Any, crew: _Crew, promise: Any) -> Mapping[str, Any] | None:
+    """Count an actor among those that are ready; return what identifies its models, None if it died of loading them."""
     actor = crew.loading.pop(promise)
     try:
         models: Mapping[str, Any] = _result(ray, promise)
     except ray.exceptions.RayActorError as error:
-        raise InputError(
-            f"A process of Ray ended while it loaded the models: {_first_line(error)}; if memory was short, give "
-            "fewer --workers."
-        ) from error
+        crew.lost += 1
+        if crew.lost <= _TRIES:
+            crew.add()
+        elif not crew.ready and not crew.loading:
+            raise _no_actor_left(error) from error
+        _LOG.warning("A process of Ray ended while it loaded the models: %s", _first_line(error))
+        return None
     crew.ready.append(actor)
     return models
 
 
+def _no_actor_left(error: Exception) -> InputError:
+    return InputError(
+        f"The processes of Ray ended while they loaded the models: {_first_line(error)}; if memory was short, give "
+        "fewer --workers."
+    )
+
+
 def _collect(ray: Any, crew: _Crew, promise: Any) -> list[Outcome]:
-    """Take what became of a group; if its actor died, another one, or itself when it is up again, gets its pictures."""
+    """Take what became of a group; if its actor died, others get its pictures."""
     actor = crew.working[promise][0]
     try:
         outcomes: list[Outcome] = _result(ray, promise)
