@@ -209,6 +209,8 @@ def _told(what: str) -> Iterator[None]:
         raise DependencyError(f"{what}: {str(error).rstrip('.')}.") from error
     except _errors() as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError) and not error.strerror:  # it says no more than the place
+            reason = "there is nothing at that place"
         raise InputError(f"{what}: {reason.rstrip('.')}.") from error
 
 
