@@ -65,18 +65,27 @@ class _Head:
         return torch.cat([by_query, by_key, self.on_patches * vectors], dim=1).T
 
     def sum_weighted(self, weights: Float[Tensor, "p #m"], directions: Float[Tensor, "e m"]) -> Float[Tensor, "3*e m"]:
-        """Sum the derivatives of a_p over the patches, each column by its own weights and along its own direction."""
-        by_query = -self.mean_key.T @ (weights * (self.output @ directions))
+        """Sum the derivatives of a_p over the patches, each column by its own weights and along its own direction.
+
+        The large products run in the precision of the weights, their sums are float32.
+        """
+        dtype = weights.dtype
+        directions = directions.to(dtype)
+        by_query = -_dot(self.mean_key, weights * (self.output.to(dtype) @ directions))
         for start in range(0, len(self.keys), _TOKENS_AT_ONCE):
             some = slice(start, start + _TOKENS_AT_ONCE)
-            by_query += self.keys[some].T @ ((self.attention[:, some].T @ weights) * (self.values[some] @ directions))
-        by_key = self.query.T @ (weights * (self.key_pull @ directions))
-        by_value = directions * (self.on_patches.T @ weights)
-        return torch.cat([self.scale * by_query, by_key, by_value])
+            summed = self.attention[:, some].to(dtype).T @ weights
+            by_query += _dot(self.keys[some], summed * (self.values[some].to(dtype) @ directions))
+        by_key = _dot(self.query, weights * (self.key_pull.to(dtype) @ directions))
+        by_value = directions * (self.on_patches.to(dtype).T @ weights)
+        return torch.cat([self.scale * by_query, by_key, by_value.float()])
 
 
 class PooledJacobian:
-    """Differentiates z with respect to shifts that all patches share, a block of patches at a time; in float32."""
+    """Differentiates z with respect to shifts that all patches share, a block of patches at a time.
+
+    In float32, but for the largest products, which run in the model's precision.
+    """
 
     def __init__(self, layer: CLIPEncoderLayer, last_norm: nn.LayerNorm, projection: Float[Tensor, "d width"]) -> None:
         self._layer, self._mlp, self._norm, self._last_norm = layer, layer.mlp, layer.layer_norm2, last_norm
@@ -84,6 +93,7 @@ class PooledJacobian:
         self._into_units = _center(self._mlp.fc1.weight.float() * self._norm.weight.float())  # m width
         self._after = _center(projection.float() * last_norm.weight.float()).T  # width d
         self._after_units = self._mlp.fc2.weight.float().T @ self._after  # m d
+        self._dtype = self._mlp.fc1.weight.dtype
 
     @torch.no_grad()
     def differentiate(self, tokens: Float[Tensor, "1 tokens width"], rows: int) -> Float[Tensor, "d width"]:
@@ -119,9 +129,9 @@ class PooledJacobian:
         pulled = (slopes * met) @ self._into_units - normed * (units * met).sum(1, keepdim=True) / width
         return _Linearized(
             weights=1 / last_spread,
-            slopes=slopes,
+            slopes=slopes.to(self._dtype),
             normed=normed,
-            units=units / width,
+            units=(units / width).to(self._dtype),
             corrections=(last / last_spread + pulled) / width,
             features=last @ self._after,
         )
@@ -129,11 +139,16 @@ class PooledJacobian:
     def _sum_head(self, head: _Head, mixing: Float[Tensor, "width e"], behind: _Linearized) -> Float[Tensor, "3*e d"]:
         """Sum over some patches what the shifts of one head's queries, keys and values do to z."""
         to_units = head.sum_weighted(behind.slopes, mixing.T @ self._into_units.T)
-        to_units -= head.project(behind.normed @ mixing) @ behind.units
+        to_units -= _dot(head.project(behind.normed @ mixing).T, behind.units)
         past_units = head.sum_weighted(behind.weights, mixing.T @ self._after)
         past_units -= head.project(behind.corrections @ mixing) @ behind.features
-        moved: Tensor = to_units @ self._after_units + past_units
+        moved: Tensor = _dot(to_units.T, self._after_units.to(self._dtype)) + past_units
         return moved
+
+
+def _dot(columns: Float[Tensor, "p a"], rows: Float[Tensor, "p b"]) -> Float[Tensor, "a b"]:
+    """Multiply the transpose of `columns` with `rows` in the precision of the latter; float32."""
+    return (columns.to(rows.dtype).T @ rows).float()
 
 
 def _center(rows: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
