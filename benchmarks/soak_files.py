@@ -3,6 +3,7 @@
 `car` runs in forks of this process, which has loaded what it imports: a run begins at once and is ended anywhere.
 """
 
+import ctypes
 import io
 import json
 import os
@@ -34,6 +35,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 TEXTS = ("-t", "dog", "-t", "car", "-t", "tree")
 PATIENCE_S = 300
 _INTERRUPTED = "Interrupted; every file that was written is complete."
+_AGAIN_S = 3.0
+_END_WITH_PARENT = 1  # of Linux' prctl
 _BUG = 70  # the exit code of a fork that ended in a traceback
 _WRITE_S = 0.25  # in which a fork has written some results
 _NOT_ROOT = "not tried: mounting needs root"
@@ -81,7 +84,7 @@ def _kill_writes(folder: Path, number: signal.Signals, kills: int) -> Row:
         child = _fork(write, folder.with_suffix(".log"))
         time.sleep(chance.uniform(0.01, _WRITE_S))
         os.kill(child, number)
-        _await(child)
+        _await(child, number)
         faults += [*broken_files(folder), *mixed_files(folder, found)]
     return Row(f"{kills} times {number.name} while results are written", _count(faults), not faults)
 
@@ -228,6 +231,7 @@ def _fork(work: Callable[[], object], log: Path) -> int:
     child = os.fork()
     if child:
         return child
+    ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)  # else it would write for ever
     code = 0
     try:
         with log.open("wb") as file:
@@ -245,13 +249,19 @@ def _fork(work: Callable[[], object], log: Path) -> int:
         os._exit(code)
 
 
-def _await(child: int) -> int:
-    """Wait for a fork; -9 where it had to be killed for taking too long."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+def _await(child: int, number: signal.Signals | None = None) -> int:
+    """Wait for a fork; 70 where it had to be killed for taking too long.
+
+    A signal is sent anew now and then, as a user would press Ctrl-C again: Python drops what it raises in a finalizer.
+    """
+    started = again = time.monotonic()
+    while time.monotonic() < started + PATIENCE_S:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if number is not None and time.monotonic() > again + _AGAIN_S:
+            again = time.monotonic()
+            os.kill(child, number)
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
