@@ -252,7 +252,7 @@ def _fork(work: Callable[[], object], log: Path) -> int:
 def _await(child: int, number: signal.Signals | None = None) -> int:
     """Wait for a fork; 70 where it had to be killed for taking too long.
 
-    A signal is sent anew now and then, as a user would press Ctrl-C again: Python drops what it raises in a finalizer.
+    A signal is sent anew now and then: Python drops what it raises in the hooks that run right after a fork.
     """
     started = again = time.monotonic()
     while time.monotonic() < started + PATIENCE_S:
