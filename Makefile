@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf bench-server soak-server bench-batch survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -57,6 +57,9 @@ soak-server: .venv/.dev  ## 10,000 requests to the server; its memory must stay 
 bench-batch: .venv/.batch  ## a run over pictures against a plain loop, Ray against local, memory over 2,000 pictures; four minutes
 	$(BIN)/python -m benchmarks.batch
 
+check-open-clip: .venv-open-clip/.made  ## hold the recorded features of OpenCLIP's models against open_clip itself
+	.venv-open-clip/bin/python benchmarks/open_clip_features.py --check
+
 survive: .venv/.dev  ## kill a run over 300 pictures 20 times and compare it with an undisturbed one; half an hour
 	$(BIN)/python -m benchmarks.survival
 
@@ -87,6 +90,11 @@ clean:
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	touch .venv/.runtime $@
+
+.venv-open-clip/.made: constraints.txt  # an environment of its own: open_clip wants torchvision and timm
+	$(PYTHON) -m venv .venv-open-clip
+	.venv-open-clip/bin/python -m pip --quiet install --constraint constraints.txt open_clip_torch==3.3.0 torchvision==0.28.0
+	touch $@
 
 .venv/.web: .venv/.dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,web,browser]'

@@ -10,7 +10,7 @@ from clip_as_rnn.config import (
     flat_settings,
 )
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.presets import PRESETS, find_preset
+from clip_as_rnn.presets import NOT_MEASURED, OTHER_FAMILIES, PRESETS, find_preset
 from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
 from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE
 
@@ -47,14 +47,16 @@ def numbers(config):
 
 
 def test_the_presets_are_these():
-    names = {"default", "fast", "tiny"} | {f"{family}-{name}" for family in ("paper", "official") for name in PAPER}
+    names = {"default", "fast", "tiny", *OTHER_FAMILIES} | {
+        f"{family}-{name}" for family in ("paper", "official") for name in PAPER
+    }
     names |= {f"paper-{name}-sam" for name in WITH_SAM}
     assert set(PRESETS) == names | {"paper-ref-davis17"}  # of which the authors released no code
 
 
 def test_clips_are_steadied_in_our_presets_alone():
     assert PRESETS["default"].video == PRESETS["tiny"].video == PRESETS["fast"].video != VideoConfig()
-    for name in set(PRESETS) - {"default", "tiny", "fast"}:
+    for name in set(PRESETS) - {"default", "tiny", "fast", *OTHER_FAMILIES}:
         assert PRESETS[name].video == VideoConfig()
 
 
@@ -154,13 +156,13 @@ def test_the_crf_is_that_of_the_paper_but_for_the_bundled_model(config):
 
 def test_a_lone_text_can_fail_only_where_we_recommend():
     assert {name for name, config in PRESETS.items() if config.classify.contrast_texts} == {
-        *("default", "fast", "tiny")
+        *("default", "fast", "tiny", *OTHER_FAMILIES)
     }
 
 
 def test_masks_are_judged_by_mask_tokens_only_where_we_recommend():
     by_tokens = {name for name, config in PRESETS.items() if config.classify.classify_by == "mask-tokens"}
-    assert by_tokens == {"fast", "tiny"}
+    assert by_tokens == {"fast", "tiny", *OTHER_FAMILIES}
 
 
 def test_scores_are_mixed_and_scaled_for_the_bundled_model_alone():
@@ -173,6 +175,15 @@ def test_scores_are_mixed_and_scaled_for_the_bundled_model_alone():
 def test_fast_is_default_with_mask_tokens():
     default, fast = flat_settings(PRESETS["default"]), flat_settings(PRESETS["fast"])
     assert {name for name in default if default[name] != fast[name]} == {"classify_by"}
+
+
+@pytest.mark.parametrize("name", OTHER_FAMILIES)
+def test_presets_of_other_families_are_fast_but_for_models_and_wording(name):
+    fast, other = flat_settings(PRESETS["fast"]), flat_settings(PRESETS[name])
+    changed = {setting for setting in fast if fast[setting] != other[setting]}
+    assert {"model", "classifier"} <= changed
+    assert changed <= {"model", "classifier", "proposals", "proposal_template", "first_proposal_template"}
+    assert name in NOT_MEASURED
 
 
 def test_only_tiny_uses_the_bundled_model():
@@ -189,5 +200,5 @@ def test_an_unknown_preset_is_met_with_the_nearest():
 
 
 def test_a_preset_unlike_any_is_met_with_all_of_them():
-    with pytest.raises(InputError, match=r"No preset named 'xyz'\. Known: default, fast, tiny, paper-voc"):
+    with pytest.raises(InputError, match=r"No preset named 'xyz'\. Known: default, fast, tiny, fast-metaclip2"):
         find_preset("xyz")

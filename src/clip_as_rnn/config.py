@@ -21,6 +21,10 @@ VISUAL_PROMPTS: tuple[VisualPrompt, ...] = get_args(VisualPrompt)  # in the orde
 
 VIT_B16 = "openai/clip-vit-base-patch16"
 VIT_L14 = "openai/clip-vit-large-patch14"
+METACLIP2_B16 = "facebook/metaclip-2-worldwide-b16"
+METACLIP2_L14 = "facebook/metaclip-2-worldwide-l14"
+SIGLIP2_B16 = "google/siglip2-base-patch16-512"
+TIPSV2_L14 = "google/tipsv2-l14"
 SAM_HQ_HUGE = "syscv-community/sam-hq-vit-huge"
 BUNDLED = "tiny"  # the CLIP in assets/tiny
 

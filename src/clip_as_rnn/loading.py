@@ -13,9 +13,9 @@ from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, with_settings
 from clip_as_rnn.encoders.base import MaskTokenEncoder
-from clip_as_rnn.encoders.clip import ClipEncoder
-from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.encoders.hub import load_encoder
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
+from clip_as_rnn.encoders.transformer import TransformerEncoder
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.precision import own_precision
 from clip_as_rnn.presets import find_preset
@@ -129,8 +129,8 @@ def choose_dtype(dtype: str, device: torch.device, source: str) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Path | None) -> ClipEncoder:
-    return load_clip(source, device=device, dtype=choose_dtype(dtype, device, source), cache_dir=cache_dir)
+def _load(source: str, *, device: torch.device, dtype: str, cache_dir: str | Path | None) -> TransformerEncoder:
+    return load_encoder(source, device=device, dtype=choose_dtype(dtype, device, source), cache_dir=cache_dir)
 
 
 class ClipModels:
@@ -142,8 +142,8 @@ class ClipModels:
     def __init__(
         self,
         names: tuple[str, str, str | None],
-        proposal_encoder: ClipEncoder,
-        classifier_encoder: ClipEncoder,
+        proposal_encoder: TransformerEncoder,
+        classifier_encoder: TransformerEncoder,
         text_cache: Path | None,
         sam: Sam | None = None,
     ) -> None:
@@ -164,6 +164,7 @@ class ClipModels:
         asked = (config.propose.model, config.classify.classifier, config.refine.sam)
         if asked not in (self.names, (*self.names[:2], None)):
             raise InputError("Other models need a segmenter of their own; call load_segmenter.")
+        self._check_settings(config)
         return Stages(
             self._build_proposer(config),
             self._build_classifier(config),
@@ -187,6 +188,15 @@ class ClipModels:
             described["sam"], described["sam_fingerprint"] = str(self.names[2]), self.sam.fingerprint
             described["sam_dtype"] = str(self.sam.dtype).removeprefix("torch.")
         return described
+
+    def _check_settings(self, config: SegmenterConfig) -> None:
+        """Refuse settings that make no sense for the family of the model that they are for."""
+        for encoder in (self.proposal_encoder, self.classifier_encoder):
+            encoder.refuse(half_position_embeddings=config.propose.half_position_embeddings)
+        self.classifier_encoder.refuse(
+            classifier_skipped_blocks=config.classify.classifier_skipped_blocks,
+            mask_token_block=config.classify.mask_token_block,
+        )
 
     def _build_proposer(self, config: SegmenterConfig) -> PatchProposer:
         proposer = GradCamProposer if config.propose.proposals == "cam" else PatchSimilarityProposer

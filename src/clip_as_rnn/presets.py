@@ -1,15 +1,27 @@
 """The presets: named instances of the configuration.
 
-`default`, `fast` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of the
-authors' configs where it gives none; `paper-*-sam` add SAM to them, `official-*` what the authors' release does
+`default`, `fast`, `fast-*` and `tiny` are ours; `paper-*` hold the paper's numbers (table 5, appendix F), or those of
+the authors' configs where it gives none; `paper-*-sam` add SAM to them, `official-*` what the authors' release does
 differently, setting by setting.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from clip_as_rnn.config import BUNDLED, SAM_HQ_HUGE, VIT_B16, VIT_L14, SegmenterConfig, with_settings
+from clip_as_rnn.config import (
+    BUNDLED,
+    METACLIP2_B16,
+    METACLIP2_L14,
+    SAM_HQ_HUGE,
+    SIGLIP2_B16,
+    TIPSV2_L14,
+    VIT_B16,
+    VIT_L14,
+    SegmenterConfig,
+    with_settings,
+)
 from clip_as_rnn.errors import InputError, suggest
+from clip_as_rnn.prompts.templates import PHOTO
 from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
 
 _STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of another seed than data/clips has
@@ -32,6 +44,17 @@ _FAST: Mapping[str, Any] = {  # its thresholds are reasoned, and not measured on
     **_DEFAULT,
     "classify_by": "mask-tokens",
 }
+_PLAIN: Mapping[str, Any] = {"first_proposal_template": PHOTO, "proposal_template": PHOTO}  # origami is CLIP's
+_OTHER_FAMILIES: Mapping[str, Mapping[str, Any]] = {  # likewise; one image pass serves both stages but for MetaCLIP 2's
+    "fast-metaclip2": {**_FAST, "model": METACLIP2_B16, "classifier": METACLIP2_L14},
+    "fast-siglip2": {**_FAST, **_PLAIN, "model": SIGLIP2_B16, "classifier": SIGLIP2_B16},
+    "fast-tipsv2": {
+        **{**_FAST, **_PLAIN, "model": TIPSV2_L14, "classifier": TIPSV2_L14},
+        "proposals": "dense",  # its patches were trained against texts
+    },
+}
+OTHER_FAMILIES = tuple(_OTHER_FAMILIES)  # presets whose models are no CLIPs
+NOT_MEASURED = ("fast", *OTHER_FAMILIES)  # presets of ours whose masks nobody has measured on real weights
 _TINY: Mapping[str, Any] = {
     **_DEFAULT,
     "model": BUNDLED,
@@ -121,7 +144,7 @@ _WITH_SAM = ("voc", "coco-object", "context")  # for which the paper reports it
 def _presets() -> dict[str, SegmenterConfig]:
     paper = {name: {**_PAPER, **numbers} for name, numbers in _SEMANTIC.items()}
     paper |= {name: {**_PAPER, "mode": "referring", "templates": (), **both} for name, both in _REFERRING.items()}
-    named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "fast": _FAST, "tiny": _TINY}
+    named: dict[str, Mapping[str, Any]] = {"default": _DEFAULT, "fast": _FAST, "tiny": _TINY, **_OTHER_FAMILIES}
     named |= {f"paper-{name}": settings for name, settings in paper.items()}
     named |= {f"paper-{name}-sam": {**paper[name], **_SAM} for name in _WITH_SAM}
     named |= {

@@ -12,8 +12,8 @@ from clip_as_rnn.classifiers.mask_tokens import MaskTokenClassifier, choose_patc
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import ClassifyConfig, SegmenterConfig, with_settings
-from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.preprocess import normalize, square_image
+from clip_as_rnn.encoders.transformer import TransformerEncoder
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.loading import ClipModels
 from clip_as_rnn.ops import upsample_maps
@@ -215,7 +215,7 @@ def test_a_block_that_is_not_run_is_refused_at_once(clip, changes, most):
 
 
 def test_a_classifier_without_class_token_is_refused_by_name(clip, monkeypatch):
-    monkeypatch.delattr(ClipEncoder, "encode_masks")
+    monkeypatch.delattr(TransformerEncoder, "encode_masks")
     config = with_settings(SegmenterConfig(), {"classify_by": "mask-tokens"})
     names = (config.propose.model, config.classify.classifier, None)
     models = ClipModels(names, clip, clip, None)

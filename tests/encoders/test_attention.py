@@ -8,37 +8,48 @@ from untrained_clip import untrained_clip
 
 
 @pytest.fixture(scope="module")
-def layer():
-    return untrained_clip(seed=2, heads=3).vision.encoder.layers[0]
+def clip():
+    return untrained_clip(seed=2, heads=3)
+
+
+@pytest.fixture(scope="module")
+def attention(clip):
+    return clip.vision.encoder.layers[0].self_attn
+
+
+@pytest.fixture(scope="module")
+def block(clip):
+    return clip.layers[0]
 
 
 def tokens_of(images):
     return torch.randn(images, 13, 24, generator=torch.Generator().manual_seed(4))
 
 
-def test_heads_that_are_split_and_joined_are_the_projected_values(layer):
-    attention, tokens = layer.self_attn, tokens_of(2)
-    _, _, value = split_heads(attention, tokens)
-    assert value.shape == (2, 3, 13, 8)
-    torch.testing.assert_close(join_heads(attention, value), attention.out_proj(attention.v_proj(tokens)))
-
-
-def test_attending_in_plain_operations_is_transformers_own(layer):
+def test_heads_that_are_split_and_joined_are_the_projected_values(block, attention):
     tokens = tokens_of(2)
-    ours = attend(layer.self_attn, *split_heads(layer.self_attn, tokens))
-    torch.testing.assert_close(ours, layer.self_attn(tokens)[0], atol=1e-5, rtol=1e-4)
+    _, _, value = split_heads(block, tokens)
+    assert value.shape == (2, 3, 13, 8)
+    torch.testing.assert_close(join_heads(block, value), attention.out_proj(attention.v_proj(tokens)))
 
 
-def test_the_mean_over_heads_is_that_of_the_patches_alone(layer):
+def test_attending_in_plain_operations_is_transformers_own(block, attention):
+    tokens = tokens_of(2)
+    ours = attend(block, *split_heads(block, tokens))
+    torch.testing.assert_close(ours, attention(tokens)[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("first_patch", [0, 1, 3])
+def test_the_mean_over_heads_is_that_of_the_patches_alone(block, attention, first_patch):
     tokens = tokens_of(1)
-    attended, mean = attend_and_average(layer.self_attn, tokens)
-    query, key, _ = split_heads(layer.self_attn, tokens)
+    attended, mean = attend_and_average(block, tokens, first_patch)
+    query, key, _ = split_heads(block, tokens)
     slow = torch.stack([torch.softmax(query[0, i] @ key[0, i].T / 8**0.5, dim=1) for i in range(3)]).mean(0)
-    torch.testing.assert_close(mean, slow[1:, 1:], atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(attended, layer.self_attn(tokens)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mean, slow[first_patch:, first_patch:], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(attended, attention(tokens)[0], atol=1e-5, rtol=1e-4)
 
 
-def test_a_block_is_the_same_whether_its_attention_is_kept_or_not(layer):
+def test_a_block_is_the_same_whether_its_attention_is_kept_or_not(block):
     tokens = tokens_of(1)
-    attended, _ = attend_and_average(layer.self_attn, layer.layer_norm1(tokens))
-    torch.testing.assert_close(finish_block(layer, tokens, attended), run_block(layer, tokens), atol=1e-5, rtol=1e-4)
+    attended, _ = attend_and_average(block, block.norm1(tokens), 1)
+    torch.testing.assert_close(finish_block(block, tokens, attended), run_block(block, tokens), atol=1e-5, rtol=1e-4)

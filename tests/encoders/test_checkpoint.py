@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from clip_as_rnn.encoders.checkpoint import load_model, read_config, weight_files
-from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.encoders.checkpoint import load_model, weight_files
+from clip_as_rnn.encoders.clip import CLIP_FORMAT
+from clip_as_rnn.encoders.hub import load_encoder
+from clip_as_rnn.encoders.model_config import read_config
 from clip_as_rnn.errors import WeightsError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -25,7 +27,7 @@ def folder(tmp_path):
 
 
 def load(folder):
-    return load_clip(folder, device=CPU, dtype=torch.float32)
+    return load_encoder(folder, device=CPU, dtype=torch.float32)
 
 
 def refused(folder):
@@ -65,7 +67,7 @@ def write_index(folder, names):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_and_buffers_are_those_that_transformers_loads(folder, dtype):
-    ours = load_model(read_config(folder), weight_files(folder), CPU, dtype)
+    ours = load_model(CLIP_FORMAT, read_config(CLIP_FORMAT, folder), weight_files(folder), CPU, dtype)
     theirs = CLIPModel.from_pretrained(folder, dtype=dtype)
     for mine, other in (
         (ours.state_dict(), theirs.state_dict()),
@@ -148,7 +150,7 @@ def test_weights_too_large_for_the_precision_are_refused(folder):
     with pytest.raises(
         WeightsError, match=r"visual_projection.weight holds values .* no finite numbers in torch.float16"
     ):
-        load_clip(folder, device=CPU, dtype=torch.float16)
+        load_encoder(folder, device=CPU, dtype=torch.float16)
 
 
 def test_a_text_tower_that_tells_no_texts_apart_is_refused(folder):

@@ -6,8 +6,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clip_as_rnn.encoders import clip as clip_module
-from clip_as_rnn.encoders.clip import _interpolate_positions
+from clip_as_rnn.encoders import pull_back, transformer
+from clip_as_rnn.encoders.transformer import interpolate_positions
 from clip_as_rnn.errors import InputError
 from untrained_clip import untrained_clip
 
@@ -44,7 +44,7 @@ def test_text_features_are_those_of_transformers(clip):
 def test_a_text_has_the_same_feature_in_any_company(clip, monkeypatch):
     alone = torch.cat([clip.encode_text([text]) for text in TEXTS])
     torch.testing.assert_close(clip.encode_text(TEXTS), alone, atol=1e-5, rtol=0)
-    monkeypatch.setattr(clip_module, "_TEXTS_PER_PASS", 2)
+    monkeypatch.setattr(transformer, "_TEXTS_PER_PASS", 2)
     torch.testing.assert_close(clip.encode_text(TEXTS), alone, atol=1e-5, rtol=0)
 
 
@@ -106,14 +106,13 @@ def test_an_image_may_have_any_whole_number_of_patches(clip):
 
 
 def test_positions_of_the_native_grid_are_untouched():
-    table = torch.randn(17, 6)
-    assert torch.equal(_interpolate_positions(table, (4, 4)), table)
+    table = torch.randn(16, 6)
+    assert torch.equal(interpolate_positions(table, (4, 4)), table)
 
 
 def test_positions_are_interpolated_bilinearly_between_centers():
-    table = torch.zeros(5, 1)
-    table[1:, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])  # 2 x 2
-    grown = _interpolate_positions(table, (2, 4))[1:, 0].reshape(2, 4)
+    table = torch.tensor([[0.0], [1.0], [2.0], [3.0]])  # 2 x 2
+    grown = interpolate_positions(table, (2, 4))[:, 0].reshape(2, 4)
     torch.testing.assert_close(grown, torch.tensor([[0.0, 0.25, 0.75, 1.0], [2.0, 2.25, 2.75, 3.0]]))
 
 
@@ -140,7 +139,7 @@ def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
     view = clip.encode_patches(pixels_of(1, 3, 32, 40), attention_layers=0)
     directions = torch.eye(clip.embed_dim)[:5]
     at_once = clip.pooled_gradient(view, directions)
-    monkeypatch.setattr(clip_module, "_GRADIENT_BYTES", 1)
+    monkeypatch.setattr(pull_back, "_GRADIENT_BYTES", 1)
     torch.testing.assert_close(clip.pooled_gradient(view, directions), at_once, atol=1e-6, rtol=1e-4)
 
 
@@ -148,7 +147,7 @@ def memory_bound(patches_hw, budget, directions, monkeypatch):
     """Return the largest tensor, in numbers, that pulling some directions back makes."""
     clip, largest = untrained_clip(), [0]
     view = clip.encode_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), attention_layers=0)
-    monkeypatch.setattr(clip_module, "_GRADIENT_BYTES", budget)
+    monkeypatch.setattr(pull_back, "_GRADIENT_BYTES", budget)
 
     class Measure(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from clip_as_rnn.encoders import clip as clip_module
+from clip_as_rnn.encoders import transformer
 from clip_as_rnn.encoders.base import MaskTokenEncoder
 from untrained_clip import untrained_clip
 
@@ -31,7 +31,7 @@ def some_masks(count, grid_hw, seed=0):
 
 def slow_masks(clip, pixels, masks, *, first_block=0, skipped_blocks=0, half_positions=False):
     """Run full attention over [class token, patches, mask tokens] under a boolean matrix of who may see whom."""
-    tokens, _ = clip._embed(pixels, half_positions=half_positions)
+    tokens, _ = clip.embed(pixels, half_positions=half_positions)
     tokens = torch.cat([tokens, tokens[:, :1].expand(1, len(masks), -1)], dim=1)
     visible = 1 + masks[0].numel()
     layers = clip.vision.encoder.layers[: BLOCKS - skipped_blocks]
@@ -82,7 +82,7 @@ def test_features_are_those_of_full_attention_under_a_boolean_mask(clip, size_hw
 @torch.no_grad()
 @pytest.mark.parametrize("count", [1, 2, 6, 7, 8, 500])
 def test_no_mask_is_lost_or_moved_at_the_edge_of_a_pass(clip, monkeypatch, count):
-    monkeypatch.setattr(clip_module, "_MASKS_PER_PASS", 7)
+    monkeypatch.setattr(transformer, "_MASKS_PER_PASS", 7)
     pixels, masks = pixels_of(24, 40), some_masks(count, (3, 5))
     torch.testing.assert_close(fast_masks(clip, pixels, masks), slow_masks(clip, pixels, masks), atol=1e-5, rtol=0)
 
@@ -110,7 +110,7 @@ def test_a_mask_has_the_same_feature_in_any_company(clip, monkeypatch):
 
 @pytest.mark.parametrize("at_once", [1, 4, 5, 512])
 def test_several_images_share_passes_and_nothing_else(clip, monkeypatch, at_once):
-    monkeypatch.setattr(clip_module, "_MASKS_PER_PASS", at_once)
+    monkeypatch.setattr(transformer, "_MASKS_PER_PASS", at_once)
     images = [pixels_of(32, 32, seed=1), pixels_of(24, 40, seed=2), pixels_of(32, 32, seed=3)]
     masks = [some_masks(count, grid_hw) for count, grid_hw in ((5, (4, 4)), (0, (3, 5)), (3, (4, 4)))]
     together = clip.encode_masks([clip.encode_keys(one, first_block=1) for one in images], masks)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, find_folder, fingerprint, load_clip
+from clip_as_rnn.encoders.fingerprint import fingerprint
+from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, find_folder, load_encoder
 from clip_as_rnn.errors import InputError, WeightsError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -28,12 +29,12 @@ def folder(tmp_path):
 
 
 def load(source, **options):
-    return load_clip(source, device=CPU, dtype=torch.float32, **options)
+    return load_encoder(source, device=CPU, dtype=torch.float32, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_weights_have_the_precision_asked_for(folder, dtype):
-    clip = load_clip(folder, device=CPU, dtype=dtype)
+    clip = load_encoder(folder, device=CPU, dtype=dtype)
     assert clip.dtype == dtype
     assert {weight.dtype for weight in clip.model.parameters()} == {dtype}
 
@@ -62,7 +63,7 @@ def test_without_a_preprocessor_file_clips_own_numbers_hold(folder):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_logit_scale_is_never_rounded(folder, dtype):
     stored = load_file(folder / "model.safetensors")["logit_scale"]
-    assert load_clip(folder, device=CPU, dtype=dtype).logit_scale == float(stored.float().exp())
+    assert load_encoder(folder, device=CPU, dtype=dtype).logit_scale == float(stored.float().exp())
 
 
 def test_a_clip_loaded_in_inference_mode_is_as_good_as_any(folder):
@@ -95,7 +96,7 @@ def test_tiny_is_the_bundled_model():
 )
 def test_a_folder_without_a_part_says_which_and_the_way_out(folder, missing, told):
     (folder / missing).unlink()
-    with pytest.raises(InputError, match=rf"holds no {told}; give a whole CLIPModel folder .* `hf download MODEL_ID"):
+    with pytest.raises(InputError, match=rf"holds no {told}; give a whole model folder .* `hf download MODEL_ID"):
         load(folder)
 
 
@@ -121,7 +122,7 @@ def test_a_folder_without_any_file_of_a_tokenizer_is_refused(folder):
     ],
 )
 def test_a_path_to_nothing_is_a_users_mistake(source):
-    with pytest.raises(InputError, match=r"There is no model folder '.*nowhere.*'; give a CLIPModel folder, a Hugging"):
+    with pytest.raises(InputError, match=r"There is no model folder '.*nowhere.*'; give a model folder, a Hugging"):
         load(source)
 
 
@@ -232,8 +233,14 @@ def edit(file, **fields):
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"model_type": "evil"}, "has the model_type 'evil', but only 'clip' .CLIPModel. is supported"),
-        ({**EVIL, "model_type": "evil"}, "has the model_type 'evil', but only 'clip' .CLIPModel. is supported"),
+        (
+            {"model_type": "evil"},
+            "has the model_type 'evil', which is not supported; supported are 'clip': CLIP .CLIPModel., ",
+        ),
+        (
+            {**EVIL, "model_type": "evil"},
+            "has the model_type 'evil', which is not supported; supported are 'clip': CLIP .CLIPModel., ",
+        ),
         (EVIL, "asks for code of its own, which is never run .auto_map."),
     ],
 )
@@ -241,8 +248,8 @@ def test_code_of_a_folder_is_never_run_and_nothing_is_asked(folder, fields, told
     (folder / "evil.py").write_text(EVIL_CODE, encoding="utf-8")
     edit(folder / "config.json", **fields)
     program = (
-        "import sys, torch; from clip_as_rnn.encoders.hub import load_clip\n"
-        "try: load_clip(sys.argv[1], device=torch.device('cpu'), dtype=torch.float32)\n"
+        "import sys, torch; from clip_as_rnn.encoders.hub import load_encoder\n"
+        "try: load_encoder(sys.argv[1], device=torch.device('cpu'), dtype=torch.float32)\n"
         "except Exception as error: print(error)\n"
         "print(repr(sys.stdin.read()))"
     )
@@ -292,9 +299,9 @@ def test_features_do_not_depend_on_the_default_precision_of_the_program(folder):
 def test_a_fork_of_a_used_model_computes_on():
     program = f"""
 import os, sys, torch
-from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.encoders.hub import load_encoder
 torch.set_num_threads(4)
-clip = load_clip({str(BUNDLED_FOLDER)!r}, device=torch.device("cpu"), dtype=torch.float32)
+clip = load_encoder({str(BUNDLED_FOLDER)!r}, device=torch.device("cpu"), dtype=torch.float32)
 see = lambda: clip.encode_image(torch.ones(4, 3, 224, 224) @ torch.ones(224, 224))
 see()
 child = os.fork()
@@ -341,7 +348,7 @@ def test_a_fingerprint_changes_with_one_number_of_any_weight(folder, name):
 
 
 def test_a_fingerprint_covers_weights_of_many_pieces(folder, monkeypatch):
-    monkeypatch.setattr("clip_as_rnn.encoders.hub._PIECE_BYTES", 1000)
+    monkeypatch.setattr("clip_as_rnn.encoders.fingerprint._PIECE_BYTES", 1000)
     file = folder / "model.safetensors"
     content, known = bytearray(file.read_bytes()), {fingerprint(folder)}
     for place in (5000, 999_999, 1_000_000, len(content) - 1):

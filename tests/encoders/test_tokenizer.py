@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, load_clip
+from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, load_encoder
 from clip_as_rnn.encoders.tokenizer import load_tokenizer
 from clip_as_rnn.errors import WeightsError
 
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def load(folder):
-    return load_clip(folder, device=torch.device("cpu"), dtype=torch.float32)
+    return load_encoder(folder, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def read(folder, name="vocab.json"):

@@ -16,7 +16,7 @@ from training.sprites import SPRITE_SIDE_PX, Sprites
 from training.texts import make_tokenizer
 from training.towers import Clip
 
-from clip_as_rnn.encoders.hub import load_clip
+from clip_as_rnn.encoders.hub import load_encoder
 from clip_as_rnn.proposals.grad_cam import differentiate_logits
 
 DEVICE = torch.device("cpu")
@@ -28,7 +28,7 @@ def test_the_trained_cam_is_the_one_of_the_package(tmp_path: Path):
     model = Clip(_size(tokenizer)).eval()
     export_clip(model, tmp_path / "words", tmp_path / "clip")
     model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
-    frozen = load_clip(tmp_path / "clip", device=DEVICE, dtype=torch.float32)
+    frozen = load_encoder(tmp_path / "clip", device=DEVICE, dtype=torch.float32)
     image = torch.rand(1, 3, 48, 32)
     texts = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
     features = model.vision(image)

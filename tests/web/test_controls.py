@@ -14,7 +14,7 @@ from clip_as_rnn.apps.web.controls import (
 )
 from clip_as_rnn.config import SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.presets import PRESETS, find_preset
+from clip_as_rnn.presets import OTHER_FAMILIES, PRESETS, find_preset
 
 
 def _chosen(name, **changes):
@@ -50,8 +50,13 @@ def test_the_page_opens_with_the_preset_it_was_started_with():
 
 def test_all_presets_are_offered_on_the_loaded_models():
     offered = offered_presets(with_settings(SegmenterConfig(), {"model": "mine", "classifier": "yours"}))
-    assert {name for name, preset in PRESETS.items() if preset.refine.sam is None} <= set(offered)
+    assert {name for name, preset in PRESETS.items() if preset.refine.sam is None} - {*OTHER_FAMILIES} <= set(offered)
     assert {(config.propose.model, config.classify.classifier) for config in offered.values()} == {("mine", "yours")}
+
+
+def test_presets_of_other_families_are_offered_only_where_the_page_was_started_with_one():
+    assert not set(OTHER_FAMILIES) & set(offered_presets(PRESETS["default"]))
+    assert set(OTHER_FAMILIES) & set(offered_presets(PRESETS["fast-tipsv2"])) == {"fast-tipsv2"}
 
 
 def test_presets_made_for_a_sam_are_offered_only_where_the_page_was_started_with_one():

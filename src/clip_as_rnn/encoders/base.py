@@ -50,14 +50,15 @@ class PatchKeys:
         grid_hw: gh, gw.
         first_block: in which a mask token is first bound to its mask; L blocks follow, itself included.
         class_token: (width,) before that block; every mask token begins as a copy of it.
-        keys, values: L times (1, heads, P, head width), as the plain image has them.
+        keys, values: L times (1, heads, R + P, head width), as the plain image has them; R registers, which every mask
+            sees, come first.
     """
 
     grid_hw: tuple[int, int]
     first_block: int
     class_token: Float[Tensor, " width"]
-    keys: tuple[Float[Tensor, "1 heads p head_width"], ...]
-    values: tuple[Float[Tensor, "1 heads p head_width"], ...]
+    keys: tuple[Float[Tensor, "1 heads keys head_width"], ...]
+    values: tuple[Float[Tensor, "1 heads keys head_width"], ...]
 
 
 @runtime_checkable

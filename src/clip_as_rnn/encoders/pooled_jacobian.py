@@ -14,13 +14,13 @@ with P x P attention and P x M slopes: the work of some backward passes through 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from clip_as_rnn.encoders.attention import split_heads
+from clip_as_rnn.encoders.attention import read_blocks, split_heads
 
 _TOKENS_AT_ONCE = 1024  # whose sums of slopes are held
 
@@ -87,8 +87,9 @@ class PooledJacobian:
     In float32, but for the largest products, which run in the model's precision.
     """
 
-    def __init__(self, layer: CLIPEncoderLayer, last_norm: nn.LayerNorm, projection: Float[Tensor, "d width"]) -> None:
+    def __init__(self, layer: Any, last_norm: nn.LayerNorm, projection: Float[Tensor, "d width"]) -> None:
         self._layer, self._mlp, self._norm, self._last_norm = layer, layer.mlp, layer.layer_norm2, last_norm
+        (self._block,) = read_blocks([layer])
         self._mixing = layer.self_attn.out_proj.weight.float()  # width, heads e
         self._into_units = _center(self._mlp.fc1.weight.float() * self._norm.weight.float())  # m width
         self._after = _center(projection.float() * last_norm.weight.float()).T  # width d
@@ -102,7 +103,7 @@ class PooledJacobian:
         `tokens` are the input of the block, class token first; A is what its first layer norm makes of the patches.
         """
         attention, patches = self._layer.self_attn, tokens.shape[1] - 1
-        heads = [one[0].float() for one in split_heads(attention, self._layer.layer_norm1(tokens))]  # heads tokens e
+        heads = [one[0].float() for one in split_heads(self._block, self._block.norm1(tokens))]  # heads tokens e
         moved = torch.zeros(
             len(heads[0]), 3, heads[0].shape[2], self._after.shape[1], dtype=torch.float32, device=tokens.device
         )

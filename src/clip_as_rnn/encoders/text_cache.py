@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clip_as_rnn.encoders.base import Tick, ignore_tick
-from clip_as_rnn.encoders.clip import ClipEncoder
+from clip_as_rnn.encoders.base import Tick, VisionLanguageEncoder, ignore_tick
 from clip_as_rnn.types import Features
 
 _log = logging.getLogger(__name__)
@@ -47,22 +46,22 @@ def cache_file() -> Path | None:
 
 
 class TextCache:
-    """The text side of one CLIP. Asking for the same text again, in any order, returns the same features."""
+    """The text side of one encoder. Asking for the same text again, in any order, returns the same features."""
 
-    def __init__(self, clip: ClipEncoder, file: Path | None = None) -> None:
-        self._clip = clip
+    def __init__(self, encoder: VisionLanguageEncoder, file: Path | None = None) -> None:
+        self._encoder = encoder
         self._file = file
         self._known: dict[str, torch.Tensor] = {}
-        self._owner = f"{_FORMAT}:{clip.fingerprint}:{clip.dtype}:{clip.device.type}"
+        self._owner = f"{_FORMAT}:{encoder.fingerprint}:{encoder.dtype}:{encoder.device.type}"
 
     def __call__(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Features:
-        """Return one feature of length 1 per text, float32, on the CLIP's device.
+        """Return one feature of length 1 per text, float32, on the encoder's device.
 
         Texts that are not known are encoded and kept in batches, so that what was done is not lost when `tick`, which
         is called before each, ends the work.
 
         Raises:
-            InputError: a text is too long for CLIP.
+            InputError: a text is too long for it.
         """
         unique = list(dict.fromkeys(texts))
         kept = self._known  # another thread may replace it meanwhile
@@ -73,13 +72,13 @@ class TextCache:
         for start in range(0, len(unknown), _TEXTS_PER_BATCH):
             tick(start, len(unknown))
             batch = unknown[start : start + _TEXTS_PER_BATCH]
-            fresh = dict(zip(batch, self._clip.encode_text(batch).cpu(), strict=True))
+            fresh = dict(zip(batch, self._encoder.encode_text(batch).cpu(), strict=True))
             self._remember(fresh)
             self._keep(fresh)
             known |= fresh
         if not texts:
-            return torch.zeros(0, self._clip.embed_dim, dtype=torch.float32, device=self._clip.device)
-        return torch.stack([known[text] for text in texts]).to(self._clip.device)
+            return torch.zeros(0, self._encoder.embed_dim, dtype=torch.float32, device=self._encoder.device)
+        return torch.stack([known[text] for text in texts]).to(self._encoder.device)
 
     def _keep(self, features: dict[str, torch.Tensor]) -> None:
         """Keep features in memory; when there are too many, all others are forgotten."""
@@ -100,7 +99,7 @@ class TextCache:
                 return {}
             with closing(sqlite3.connect(self._file, timeout=_WAIT_S)) as store:
                 keys = {self._key(text): text for text in texts}
-                rows = _read(store, list(keys), self._clip.embed_dim)
+                rows = _read(store, list(keys), self._encoder.embed_dim)
                 found = {keys[key]: feature for key, feature in rows.items()}
         except (sqlite3.Error, OSError) as error:
             _log.info("The cache of text features in %s was not read: %s", self._file, error)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from clip_as_rnn.encoders.checkpoint import read_json
+from clip_as_rnn.encoders.json_files import read_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 ORIGAMI = "a clean origami {}."
+PHOTO = "a photo of a {}."
 
 PHOTO_TEMPLATES: tuple[str, ...] = (
     "a clean origami {}.",

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clip_as_rnn.config import SegmenterConfig, flat_settings
-from clip_as_rnn.presets import PRESETS
+from clip_as_rnn.presets import NOT_MEASURED, PRESETS
 
 if TYPE_CHECKING:  # the result module loads torch, which `car --help` must not
     from clip_as_rnn.result import Segmentation
@@ -63,7 +63,8 @@ def paths_line(paths: Sequence[Path | str]) -> str:
 
 def presets_table() -> Table:
     """Make a table of all presets with the settings in which they differ most."""
-    table = Table(caption="car presets NAME shows all settings of one.", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    caption = f"car presets NAME shows all settings of one. Not measured on real weights: {', '.join(NOT_MEASURED)}."
+    table = Table(caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("preset", no_wrap=True)
     for heading in _LISTED.values():
         table.add_column(heading, no_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from clip_as_rnn.config import VISUAL_PROMPTS, SegmenterConfig, flat_settings, with_settings
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.presets import PRESETS
+from clip_as_rnn.presets import OTHER_FAMILIES, PRESETS
 
 MODES = (
     ("Semantic: the texts compete for every pixel", "semantic"),
@@ -131,11 +131,13 @@ def bounded_texts(texts: Any, label: str, *, known: Collection[str] = ()) -> tup
 def offered_presets(config: SegmenterConfig) -> dict[str, SegmenterConfig]:
     """List the presets on the loaded models; the first is the one that `config` is, or `AS_STARTED`.
 
-    Those that were made for a SAM are offered only if `config` is one: their grid of points takes minutes on a CPU.
+    Those that were made for a SAM, whose grid of points takes minutes on a CPU, or for another family of models are
+    offered only if `config` is one.
     """
     models = _models(config)
     presets = {name: with_settings(preset, models) for name, preset in PRESETS.items()}
-    presets = {name: one for name, one in presets.items() if one == config or PRESETS[name].refine.sam is None}
+    special = {name for name in presets if PRESETS[name].refine.sam is not None or name in OTHER_FAMILIES}
+    presets = {name: one for name, one in presets.items() if one == config or name not in special}
     same = [name for name, preset in presets.items() if preset == config]
     own = {name: PRESETS[name] for name in same if _models(PRESETS[name]) == models}
     first = next(iter([*own, *same, AS_STARTED]))

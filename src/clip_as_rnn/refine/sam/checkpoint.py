@@ -11,7 +11,7 @@ from typing import Any
 
 import transformers
 
-from clip_as_rnn.encoders.checkpoint import read_json
+from clip_as_rnn.encoders.json_files import read_json
 from clip_as_rnn.errors import DependencyError, InputError
 from clip_as_rnn.refine.sam.model import Family
 

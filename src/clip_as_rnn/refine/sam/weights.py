@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import logging as transformers_logging
 
 from clip_as_rnn.encoders.checkpoint import read_preprocessor, weight_files
-from clip_as_rnn.encoders.hub import find_folder, fingerprint, first_line
+from clip_as_rnn.encoders.fingerprint import fingerprint
+from clip_as_rnn.encoders.hub import find_folder, first_line
 from clip_as_rnn.errors import InputError, WeightsError
 from clip_as_rnn.refine.sam.checkpoint import SamDescription, read_description
 from clip_as_rnn.refine.sam.frame import Preprocessing
