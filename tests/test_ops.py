@@ -70,6 +70,14 @@ def test_masks_of_the_wanted_size_are_not_copied():
     assert resize_nearest(mask, (3, 4)) is mask
 
 
+@pytest.mark.parametrize(("count", "kind"), [(5, np.int16), (32767, np.int16), (32768, np.int32)])
+def test_a_label_map_grows_in_as_few_bits_as_hold_its_labels(count: int, kind: type):
+    labels = np.array([[0, count], [1, 2]])
+    grown = resize_nearest(labels, (4, 6))
+    assert grown.dtype == kind
+    assert np.array_equal(grown, np.kron(labels, np.ones((2, 3), dtype=np.int64)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), height=st.integers(1, 12), width=st.integers(1, 12), clamp=st.booleans())
 def test_boxes_are_those_of_all_components(seed, height, width, clamp):

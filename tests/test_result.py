@@ -116,6 +116,13 @@ def test_a_label_map_comes_back_as_a_copy():
     assert np.array_equal(result.label_map(), LABELS)
 
 
+def test_a_label_map_takes_four_bytes_a_pixel_whatever_it_was_made_of():
+    result = of_labels()
+    assert result.label_map().dtype == np.int32
+    assert result.masks.any()  # from here on the map is made of the masks
+    assert result.label_map().dtype == np.int32
+
+
 def test_a_label_map_of_nothing_has_no_masks_at_its_size():
     nothing = Segmentation.from_label_map(
         np.zeros((3, 5), dtype=np.int64), queries=("cat",), texts=(), scores=np.zeros(0, dtype=np.float32)

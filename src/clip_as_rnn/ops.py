@@ -12,6 +12,8 @@ from torch import Tensor
 
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, SoftMasks
 
+_MOST_16_BIT = 32767
+
 
 def min_max_scale(maps: PatchMaps) -> PatchMaps:
     """Stretch every map to [0, 1]; a constant map becomes zero."""
@@ -29,12 +31,15 @@ def upsample_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
 
 
 def resize_nearest(labels: LabelMap | Masks, size_hw: tuple[int, int]) -> Int[ndarray, "H W"] | Bool[ndarray, "n H W"]:
-    """Resize a label map (h, w), or masks (n, h, w), to another size, nearest neighbor."""
+    """Resize a label map (h, w), or masks (n, h, w), to another size, nearest neighbor.
+
+    A label map that changes its size has the smaller of 16 and 32 bits that holds its labels.
+    """
     if labels.shape[-2:] == size_hw:
         return labels
     if _is_label_map(labels):
-        resized = cv2.resize(labels.astype(np.int32), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return resized.astype(labels.dtype)
+        narrow: Int[ndarray, "h w"] = labels.astype(np.int16 if labels.max(initial=0) <= _MOST_16_BIT else np.int32)
+        return np.asarray(cv2.resize(narrow, size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
     masks = np.empty((len(labels), *size_hw), dtype=bool)
     for i, mask in enumerate(labels):
         masks[i] = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

@@ -230,13 +230,13 @@ class Segmentation:
         return f"Segmentation({width}x{height}, found: {found or 'nothing'}; rejected: {rejected or 'nothing'})"
 
     def label_map(self) -> LabelMap:
-        """Paint the masks into one map: 0 is background, i + 1 is `texts[i]`.
+        """Paint the masks into one map of 32-bit integers: 0 is background, i + 1 is `texts[i]`.
 
         Where masks overlap, the higher score wins; among equal scores, the later text.
         """
         if self._labels is not None:
-            return self._labels.copy()
-        labels = np.zeros(self.size_hw, dtype=np.int64)
+            return self._labels.astype(np.int32)
+        labels = np.zeros(self.size_hw, dtype=np.int32)
         for i in np.argsort(self.scores, kind="stable"):
             labels[self.masks[i]] = i + 1
         return labels

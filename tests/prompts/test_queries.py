@@ -18,6 +18,8 @@ from clip_as_rnn.prompts.queries import check_texts
         (["\x00 "], r"Expected every text to hold a word, but got '\\x00 '\."),
         (["a\udc80"], r"Expected texts in Unicode, but got 'a\\udc80'; check the terminal's encoding\."),
         (["cat", None], r"Expected every text to hold a word, but got None\."),
+        (["a" * 10_001], r"Expected texts of at most 10,000 characters, but 'a{20}'\.\.\. is longer\."),
+        (["cat", " " * 10_001], r"Expected texts of at most 10,000 characters, but ' {20}'\.\.\. is longer\."),
         ("cat", r"Expected a list of texts, but got the single text 'cat'; write \['cat'\]\."),
     ],
 )

@@ -1,5 +1,6 @@
 """What the command line says: results, presets and messages, on the terminal."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +25,28 @@ _LISTED = {  # setting: heading, the paper's symbols
     "classifier": "classifier",
 }
 _LIST_ITEMS = 6
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def plain(words: str) -> str:
+    """Write out the signs that a terminal obeys instead of showing: control characters, breaks, turns of direction."""
+    return _OBEYED.sub(lambda sign: sign.group().encode("unicode_escape").decode(), words)
+
+
+def in_table(words: str) -> str:
+    """Prepare words of a user's for a table: neither markup nor a sign that a terminal obeys."""
+    return escape(plain(words))
 
 
 def say(message: str, console: Console | None = None) -> None:
     """Print one line as it is, without wrapping or markup; to stderr unless told otherwise."""
+    message = plain(message)
     (console or Console(stderr=True)).print(message, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def result_table(title: str, segmentation: "Segmentation") -> Table:
     """Make a table of all texts in the order asked: found with score and area, or rejected at which step and why."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=in_table(title), title_justify="left")
     for heading in ("text", "result", "score", "remark"):
         table.add_column(heading, justify="right" if heading == "score" else "left")
     found = {text: i for i, text in enumerate(segmentation.texts)}
@@ -42,11 +55,11 @@ def result_table(title: str, segmentation: "Segmentation") -> Table:
         if text in found:
             i = found[text]
             share = f"covers {segmentation.masks[i].mean():.1%} of the image"
-            table.add_row(escape(text), "[bold green]found[/]", f"{segmentation.scores[i]:.2f}", share)
+            table.add_row(in_table(text), "[bold green]found[/]", f"{segmentation.scores[i]:.2f}", share)
         elif text in rejected:
             rejection = rejected[text]
             verdict = f"[yellow]rejected at step {rejection.step}[/]"
-            table.add_row(f"[dim]{escape(text)}[/]", verdict, f"{rejection.score:.2f}", escape(rejection.reason))
+            table.add_row(f"[dim]{in_table(text)}[/]", verdict, f"{rejection.score:.2f}", escape(rejection.reason))
     return table
 
 
@@ -98,6 +111,6 @@ def presets_json(configs: Mapping[str, SegmenterConfig]) -> dict[str, dict[str, 
 def _shown(value: object) -> str:
     """Write a setting's value for people; long lists are cut, and say so."""
     if not isinstance(value, tuple):
-        return escape(str(value))
+        return in_table(str(value))
     words = ", ".join(str(item) for item in value[:_LIST_ITEMS]) or "(none)"
-    return escape(words if len(value) <= _LIST_ITEMS else f"{words}, ... {len(value)} in all")
+    return in_table(words if len(value) <= _LIST_ITEMS else f"{words}, ... {len(value)} in all")

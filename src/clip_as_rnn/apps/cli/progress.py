@@ -6,10 +6,10 @@ from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from clip_as_rnn.apps.cli.console import in_table
 from clip_as_rnn.evaluation.store import Record
 
 _LINE_INTERVAL_S = 30.0  # between lines of a log
@@ -50,7 +50,7 @@ class ProgressBar:
         """Begin a bar of `total` images, `done` of which are done already."""
         self._title, self._total, self._done = title, total, done
         self._spoken_at = self._clock()
-        self._task = self._bar.add_task(escape(title), total=total, completed=done, score="-")
+        self._task = self._bar.add_task(in_table(title), total=total, completed=done, score="-")
         if done:
             self._say(f"{title}: {done} of {total} are done already.")
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from clip_as_rnn import loading
-from clip_as_rnn.apps.cli.console import paths_line, say
+from clip_as_rnn.apps.cli.console import in_table, paths_line, say
 from clip_as_rnn.apps.cli.parsing import choose
 from clip_as_rnn.apps.cli.segment_run import Request
 from clip_as_rnn.batch.sources import check_targets, unique_stems
@@ -99,7 +98,7 @@ def _segment(job: ClipJob, segmenter: Segmenter) -> ClipSummary:
 
 def _table(job: ClipJob, summary: ClipSummary) -> Table:
     """List of each text in how many frames it was found, from when to when, and its mean score there."""
-    table = Table(title=escape(f"{job.source}: {summary.frames} frames"), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=in_table(f"{job.source}: {summary.frames} frames"), title_justify="left", box=SIMPLE_HEAD)
     for heading, justify in (
         ("text", "left"),
         ("frames", "right"),
@@ -111,5 +110,5 @@ def _table(job: ClipJob, summary: ClipSummary) -> Table:
     for one in summary.appearances:
         seconds = ("", "") if one.first_s is None else (f"{one.first_s:.2f} s", f"{one.last_s:.2f} s")
         score = "never found" if one.score is None else f"{one.score:.2f}"
-        table.add_row(escape(one.text), str(one.frames), *seconds, score)
+        table.add_row(in_table(one.text), str(one.frames), *seconds, score)
     return table
