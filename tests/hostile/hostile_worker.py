@@ -30,6 +30,7 @@ GROUPS: dict[str, Callable[[], list[Any]]] = {
     "texts": texts,
     "models": models,
 }
+_WAIT_S = 500.0  # for an answer of the server, where others use the machine, too
 _MEGABYTE = 1024  # kilobytes
 _OURS = ("out", "page", "cache")
 
@@ -69,13 +70,15 @@ def work(connection: Connection, root: Path) -> None:
     surround(root)
     from hostile_doors import WORDS, Doors  # loads torch, after the surroundings are set
 
+    import serving
     from clip_as_rnn import load_segmenter
-    from serving import serving
+    from clip_as_rnn.apps.server.limits import Limits
 
     settings = {"classify_by": "mask-tokens", "templates": (), "contrast_texts": (), "score_threshold": 0.0}
     segmenter = load_segmenter("tiny", text_cache=False, **settings)
+    serving.WAIT_S = _WAIT_S
     segmenter.segment(photo(), WORDS)  # what is compiled at the first use is no case's time
-    with listener() as (port, calls), serving(segmenter) as server:
+    with listener() as (port, calls), serving.serving(segmenter, Limits(seconds=_WAIT_S)) as server:
         doors = Doors(segmenter, server, root)
         connection.send("ready")
         while (asked := connection.recv()) is not None:
