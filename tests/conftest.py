@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Shapes and types of every call, in the tests only. Not in the apps, which are tested on stand-ins, and not where
 # images and settings come in, which refuse what does not belong there in a sentence of their own.
 UNCHECKED = ("apps", "assets", "config", "io", "presets")
-_PACKAGE = Path(__file__).parents[1] / "src" / "clip_as_rnn"
-CHECKED = sorted({path.stem for path in _PACKAGE.iterdir() if path.stem[0] not in "_."} - {*UNCHECKED, "py"})
+_PACKAGE = find_spec("clip_as_rnn")  # as installed, which need not be beside the tests
+CHECKED = sorted(
+    {path.stem for path in Path(_PACKAGE.origin).parent.iterdir() if path.stem[0] not in "_."} - {*UNCHECKED, "py"}
+)
 install_import_hook([f"clip_as_rnn.{name}" for name in CHECKED], "type_checker.check")
 
 GOLDEN = Path(__file__).parent / "golden"

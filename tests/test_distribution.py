@@ -1,8 +1,16 @@
-"""What is shipped: the source distribution holds all that its own tests import."""
+"""What is shipped: the source distribution holds all that its own tests import, and one version is named everywhere."""
 
 import ast
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
+import yaml
+
+import clip_as_rnn
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,3 +30,42 @@ def test_the_source_distribution_holds_what_its_tests_import():
     needed = {name for path in (ROOT / "tests").rglob("*.py") for name in imported_by(path) if (ROOT / name).is_dir()}
     assert "training" in needed
     assert needed.isdisjoint(excluded)
+
+
+def test_the_version_is_the_same_wherever_it_is_said():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == clip_as_rnn.__version__
+    (needed,) = (ROOT / "space" / "requirements.txt").read_text(encoding="utf-8").split()
+    assert needed == f"clip-as-rnn[web]=={clip_as_rnn.__version__}"
+
+
+def test_the_space_asks_for_the_gradio_that_is_tested():
+    front = yaml.safe_load((ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1])
+    pinned = re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert front["sdk_version"] == pinned[1]
+    assert (ROOT / "space" / front["app_file"]).is_file()
+
+
+@pytest.mark.parametrize("name", ["ci", "publish"])
+def test_workflows_run_only_what_the_makefile_has(name):
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    made = {word for command in commands for word in re.findall(r"make ([\w-]+)", command)}
+    assert made
+    assert made <= targets
+
+
+def test_only_the_job_that_publishes_may_ask_for_an_identity():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8"))["jobs"]
+    assert [name for name, job in jobs.items() if "id-token" in job["permissions"]] == ["publish"]
+    assert not [step for step in jobs["publish"]["steps"] if "run" in step]  # nothing of ours runs beside it
+
+
+def test_the_lowest_versions_are_those_of_the_project():
+    script = [sys.executable, str(ROOT / ".ci" / "lowest.py"), "torch"]
+    lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy==2.0.*" in lines
+    assert "numba==0.61.*" in lines
+    assert "schemathesis==4.20.*" in lines
+    assert not [line for line in lines if line.startswith("torch==")]
+    assert all(re.fullmatch(r"[\w.-]+(==[\d.]+\.\*|~=\d+\.0)", line) for line in lines)

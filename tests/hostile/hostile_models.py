@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from hostile_cases import Model
 from safetensors.torch import load_file, save_file
+from transformers import logging as transformers_logging
 
 from random_sam import random_model
 
@@ -38,6 +39,7 @@ def sound_folder(model: Model, place: Path) -> Path:
     if model.role == "model":
         return Path(shutil.copytree(SOUND, place / "model"))
     folder = place / "sam"
+    transformers_logging.disable_progress_bar()
     random_model("sam").save_pretrained(folder)
     return folder
 

@@ -268,7 +268,7 @@ def _no_pictures() -> Iterator[Picture]:
         "loop.png": lambda path: path.symlink_to(path.name),
         "to-pipe.png": lambda path: (os.mkfifo(path.parent / "pipe"), path.symlink_to("pipe")),
         "to-device.png": lambda path: path.symlink_to("/dev/zero"),
-        "to-folder.png": lambda path: path.symlink_to("."),
+        "to-folder.png": lambda path: ((path.parent / "empty").mkdir(), path.symlink_to("empty")),
         "gone.png": lambda _: None,
         f"{'long' * 70}.png": lambda _: None,
         "/".join(["deep"] * 1200): lambda _: None,

@@ -248,6 +248,14 @@ def test_a_damaged_tiff_is_refused_without_its_library_speaking(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_tiff_of_too_many_samples_is_refused_without_pillow_speaking(caplog: pytest.LogCaptureFixture):
+    rows = {256: 5, 257: 5, 258: 8, 262: 1, 273: 8, 277: 60000, 279: 25}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in rows.items())
+    with pytest.raises(InputError, match="is none of"):
+        read_image(b"II*\0\x08\0\0\0" + struct.pack("<H", len(rows)) + entries + bytes(4))
+    assert caplog.messages == []
+
+
 def test_an_empty_file_is_refused(tmp_path: Path):
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(InputError, match=r"^Expected an image, but '.*empty\.jpg' is empty \(0 bytes\)\.$"):

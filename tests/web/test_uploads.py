@@ -79,3 +79,9 @@ def test_the_limit_of_pixels_is_the_pages_own(tmp_path):
         else:
             with pytest.raises(InputError, match=f"at most {MAX_PIXELS // 1_000_000} million pixels"):
                 open_picture(path)
+
+
+def test_links_in_a_circle_are_no_upload(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(InputError, match="Expected an uploaded picture"):
+        VisitorFiles(tmp_path, {}).admit("me", {"path": str(tmp_path / "loop.png")})

@@ -61,7 +61,8 @@ DAMAGE: tuple[type[Exception], ...] = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error),
     *(RuntimeError, Image.DecompressionBombError),  # RuntimeError: AVIF's decoder
 )
-_PILLOW_LOCK = Lock()  # how warnings are told, and to whom libtiff speaks, is the same for all threads
+_PILLOW_LOCK = Lock()  # how warnings are told, and to whom libtiff and Pillow's log speak, is the same for all threads
+_PILLOW_LOG = logging.getLogger("PIL")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,7 +257,12 @@ def quiet_pillow() -> Iterator[None]:
     """
     with _PILLOW_LOCK, warnings.catch_warnings(), _quiet_libtiff():
         warnings.simplefilter("ignore")
-        yield
+        level = _PILLOW_LOG.level
+        _PILLOW_LOG.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            _PILLOW_LOG.setLevel(level)
 
 
 @contextmanager

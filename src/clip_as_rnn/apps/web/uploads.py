@@ -46,7 +46,7 @@ class VisitorFiles:
         upload = Path(name)
         try:
             inside, here = upload.resolve().is_relative_to(self.root.resolve()), upload.is_file()
-        except (OSError, ValueError):  # a name too long, a null byte
+        except (OSError, ValueError, RuntimeError):  # a name too long, a null byte, links in a circle
             inside = False
         if not inside:
             raise InputError("Expected an uploaded picture.")
