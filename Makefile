@@ -69,9 +69,9 @@ survive-ray: .venv/.batch  ## the same on Ray, with as many actors as there are 
 soak: .venv/.dev  ## thousands of calls, threads, workers, signals, full disks; about ten minutes; ARGS="--calls 300" for less
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-.PHONY: hostile notebooks docs release-check
+.PHONY: hostile release-check
 
-hostile: .venv/.dev  ## try 390 hostile pictures and clips, 102 texts and 66 model folders at every door; about ten minutes
+hostile: .venv/.dev  ## try 391 hostile pictures and clips, 102 texts and 66 model folders at every door; a quarter of an hour
 	$(BIN)/python tests/hostile/hostile_run.py
 
 release-check:  ## wheel and sdist pass the sdist's tests outside the checkout, on 3.11 to 3.13, lowest to newest packages

@@ -1,5 +1,6 @@
 """Clips: damaged, of odd kinds, and files that tell a decoder to open another file or address."""
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ def clip(path: Path, height: int = 40, width: int = 56) -> Path:
     if path.suffix != ".avi":
         write_video(path, frames, fps=10)
         return path
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as the program itself does before its first use
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (width, height))
     for frame in frames:
         writer.write(frame[:, :, ::-1])

@@ -133,7 +133,6 @@ def _modes() -> Iterator[Picture]:
         ("cmyk.jpg", image.convert("CMYK"), {"quality": 95}, photo(), 12),
         ("cmyk.tif", image.convert("CMYK"), {}, photo(), 2),
         ("lab.tif", image.convert("LAB"), {}, None, 0),
-        ("ycbcr.tif", image.convert("YCbCr"), {}, photo(), 3),
         ("jpeg-in.tif", image, {"compression": "jpeg", "quality": 95}, photo(), 6),
         ("progressive.jpg", image, {"quality": 95, "progressive": True}, photo(), 6),
         ("alpha.png", clear, {}, photo(), 1),

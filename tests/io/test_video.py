@@ -1,6 +1,7 @@
 """Clips in and out: files of both containers, folders, odd sizes, rotation, uneven times, damage."""
 
 import struct
+import subprocess
 import sys
 from fractions import Fraction
 
@@ -64,6 +65,26 @@ def test_frames_that_are_shown_unevenly_keep_their_times(tmp_path):
         container.mux(stream.encode())
     _, back = read(path)
     assert [frame.time_s for frame in back] == pytest.approx([time / 1000 for time in times_ms], abs=2e-3)
+
+
+def test_a_damaged_clip_is_read_without_its_decoder_speaking_also_after_one_was_written(tmp_path):
+    """In a process of its own: the decoder asks whether to speak once, as it is first used, be it to write."""
+    program = """
+import sys
+from pathlib import Path
+import numpy as np
+from clip_as_rnn.io.video import open_video, write_video
+path = Path(sys.argv[1])
+frames = np.random.default_rng(0).integers(0, 255, (6, 48, 64, 3), dtype=np.uint8)
+write_video(path, frames, fps=10)
+content = bytearray(path.read_bytes())
+content[2000:4000] = b"\\xff" * 2000
+path.write_bytes(content)
+print(len(list(open_video(path).frames)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.webm")], capture_output=True, text=True)
+    assert int(ran.stdout) < 6
+    assert ran.stderr == ""
 
 
 def test_frames_are_turned_as_the_file_says(tmp_path):

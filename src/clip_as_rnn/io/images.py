@@ -37,6 +37,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpg", ".jpeg", ".jp2", ".png", ".ppm", ".
 
 _LOG = logging.getLogger(__name__)
 _EXIF_ORIENTATION = 0x0112
+_NAMELESS = "the image"  # how messages call what came without a file's name
 _8_BITS, _12_BITS, _16_BITS = 0xFF, 0xFFF, 0xFFFF
 _BAND_PIXELS = 1 << 22
 _STORED: dict[int, Callable[[ndarray], ndarray]] = {  # EXIF orientation: the upright picture seen as the file holds it
@@ -96,9 +97,9 @@ def read_picture(source: ImageSource) -> Picture:
     if isinstance(source, ndarray):
         return Picture(_from_array(source))
     if isinstance(source, Image.Image):
-        return _from_pillow(source, "the image", notes=())
+        return _from_pillow(source, _NAMELESS, notes=())
     if isinstance(source, bytes):
-        return _from_file(io.BytesIO(source), "the image", size_bytes=len(source))
+        return _from_file(io.BytesIO(source), _NAMELESS, size_bytes=len(source))
     if isinstance(source, str | Path):
         return _from_path(Path(source))
     raise InputError(f"Expected an image as path, bytes, PIL image, array or tensor, but got {type(source).__name__}.")
@@ -121,7 +122,7 @@ def _from_array(array: ndarray) -> RgbImage:
         raise InputError(f"Expected an image of type uint8 with values from 0 to 255, but got {array.dtype}.")
     match array.shape:
         case (height, width) | (height, width, 1 | 3 | 4):
-            _check_size(width, height, "the image")
+            _check_size(width, height, _NAMELESS)
         case shape:
             raise InputError(f"Expected an image of shape (h, w), (h, w, 3) or (h, w, 4), but got {shape}.")
     match array.shape:
@@ -302,4 +303,5 @@ def _too_large(name: str, pixels: int | None) -> InputError:
 
 
 def _damaged(name: str, error: Exception) -> InputError:
-    return InputError(f"The image {name} is damaged or cut short: {str(error).rstrip('.') or type(error).__name__}.")
+    named = "The image" if name == _NAMELESS else f"The image {name}"
+    return InputError(f"{named} is damaged or cut short: {str(error).rstrip('.') or type(error).__name__}.")

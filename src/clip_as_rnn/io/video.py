@@ -139,7 +139,6 @@ def _read_pictures(paths: list[Path], notes: list[str]) -> Iterator[Frame]:
 
 def _open_file(path: Path) -> Video:
     """Open a file with whichever library gives a first frame."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints, which notes of ours replace
     with _quiet_stderr():
         capture = cv2.VideoCapture(str(path))
     is_video = capture.isOpened()
@@ -280,7 +279,11 @@ def _write_mp4(path: Path, first: RgbImage, rest: Iterator[RgbImage], fps: float
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Send what C code prints to stderr nowhere, for a moment; one thread at a time is inside."""
+    """Send what C code prints to stderr nowhere, for a moment; one thread at a time is inside.
+
+    What FFmpeg says of frames, later and in threads of its own, is silenced too: it asks once, as it is first used.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     with _STDERR_LOCK:
         sys.stderr.flush()
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
