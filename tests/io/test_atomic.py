@@ -144,3 +144,28 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tempfile.TemporaryFile", deny)
     with pytest.raises(InputError, match=r": Permission denied\.$"):
         prepare_folder(tmp_path)
+
+
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    make, tried = Path.mkdir, []
+
+    def mkdir(self, *arguments, **options):
+        if not tried:
+            tried.append(self)
+            raise FileExistsError(17, "File exists", str(self))  # as it says where another removes it meanwhile
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with replacing(tmp_path / "a.txt") as file:
+        file.write(b"a")
+    assert tried
+    assert (tmp_path / "a.txt").read_bytes() == b"a"
+
+
+def test_a_file_in_the_way_of_a_folder_is_said(tmp_path):
+    with replacing(tmp_path / "a.txt") as file:
+        file.write(b"a")
+        (part,) = tmp_path.glob(".*.part")
+    part.write_bytes(b"")
+    with pytest.raises(OSError, match=r"File exists|Not a directory"), replacing(tmp_path / "a.txt"):
+        pass

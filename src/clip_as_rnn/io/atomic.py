@@ -108,11 +108,15 @@ def _locked_folder(part: Path, *, wait: bool = True) -> Iterator[None]:
         yield
         return
     while True:
-        part.mkdir(parents=True, exist_ok=True)
         try:
+            part.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
             continue  # who held the lock has removed the folder
+        except FileExistsError:
+            if os.path.lexists(part) and not part.is_dir():
+                raise
+            continue  # the same, between two looks of `mkdir`
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _is_at(descriptor, part):
