@@ -10,6 +10,7 @@ import torch
 
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.encoders.base import Tick, ignore_tick
+from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
 from clip_as_rnn.result import Proposal
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.stages import Stages
@@ -70,6 +71,9 @@ class MadeUpRefiner:
 
     def refine_softly(self, image: np.ndarray, masks: torch.Tensor) -> tuple[np.ndarray, None]:
         return self.refine(image, masks), None
+
+    def refine_clip(self, images: np.ndarray, masks: ClipMasks) -> list[RefinedFrame]:
+        return [RefinedFrame(self.refine(image, maps)) for image, maps in zip(images, masks.maps, strict=True)]
 
 
 class MadeUpModels:

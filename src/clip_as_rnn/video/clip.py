@@ -21,6 +21,7 @@ from clip_as_rnn.io.atomic import replacing, staging, write_json
 from clip_as_rnn.io.label_maps import write_label_map
 from clip_as_rnn.io.video import Frame, Video, import_av, open_video, write_video
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.stages import Callback
 from clip_as_rnn.types import LabelMap, RgbImage
 from clip_as_rnn.video.drawing import Timeline, davis_palette, draw_frame, draw_timeline
 from clip_as_rnn.video.records import FrameRecord, FrameRecords
@@ -40,6 +41,7 @@ class ClipJob:
         folder: where the results go; it is there.
         stem: how they are named.
         container: the overlay is a WebM or, by the extra `video`, an MP4.
+        title: how the clip is called in the results; None: by its path.
     """
 
     source: Path
@@ -48,6 +50,7 @@ class ClipJob:
     folder: Path
     stem: str
     container: Container = "webm"
+    title: str | None = None
 
     def path(self, ending: str) -> Path:
         """Name one of the results."""
@@ -76,11 +79,15 @@ class ClipSummary:
 
 
 def segment_clip(
-    job: ClipJob, segmenter: Segmenter, on_frame: Callable[[int, int | None], None] = lambda _done, _count: None
+    job: ClipJob,
+    segmenter: Segmenter,
+    on_frame: Callable[[int, int | None], None] = lambda _done, _count: None,
+    callback: Callback | None = None,
 ) -> ClipSummary:
     """Find the texts in every frame and write the results.
 
-    `on_frame` is told how many frames are done and, if that is known, of how many.
+    `on_frame` is told how many frames are done and, if that is known, of how many; `callback` of every piece of the
+    segmenter's work before it begins.
 
     Raises:
         InputError: the clip cannot be read, has more texts than labels, or the results cannot be written.
@@ -91,7 +98,7 @@ def segment_clip(
     if job.container == "mp4":
         import_av("MP4 is written by PyAV")
     video = open_video(job.source)
-    about = {"source": str(job.source), "source_sha256": _digest(job.source), "queries": list(job.texts)}
+    about = {"source": job.title or str(job.source), "source_sha256": _digest(job.source), "queries": list(job.texts)}
     about |= describe_provenance(job.preset, segmenter)
     try:
         records = FrameRecords(job.path(".ndjson"))
@@ -99,7 +106,7 @@ def segment_clip(
         if not records.continues(about):
             _take_away(job, records)
         done = records.resume(about)
-        for number, _ in enumerate(_segment_missing(job, segmenter, video, done, records), start=1):
+        for number, _ in enumerate(_segment_missing(job, segmenter, video, done, records, callback), start=1):
             on_frame(number, video.count)
         return _finish(job, video, records, about)
     except OSError as error:
@@ -107,7 +114,12 @@ def segment_clip(
 
 
 def _segment_missing(
-    job: ClipJob, segmenter: Segmenter, video: Video, done: set[str], records: FrameRecords
+    job: ClipJob,
+    segmenter: Segmenter,
+    video: Video,
+    done: set[str],
+    records: FrameRecords,
+    callback: Callback | None,
 ) -> Iterator[Frame]:
     """Segment and write the frames that were not done; yield every frame when it is.
 
@@ -128,7 +140,7 @@ def _segment_missing(
             yield waiting.popleft()[0]
 
     palette = davis_palette()
-    for segmentation in segmenter.segment_video(pixels(), job.texts):
+    for segmentation in segmenter.segment_video(pixels(), job.texts, callback=callback):
         yield from finished()
         frame, _ = waiting.popleft()
         if frame.name in done:

@@ -11,7 +11,8 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from clip_as_rnn.apps.web import components
-from clip_as_rnn.apps.web.controls import EXAMPLES, MODES, Control, offered_controls, offered_presets
+from clip_as_rnn.apps.web.clip_page import connect_clip_part, draw_clip_part
+from clip_as_rnn.apps.web.controls import EXAMPLES, MODES, Control, base_preset, offered_controls, offered_presets
 from clip_as_rnn.apps.web.handler import Request, Response, handle
 from clip_as_rnn.apps.web.payload import data_url
 from clip_as_rnn.apps.web.uploads import VisitorFiles, open_picture
@@ -111,13 +112,17 @@ def create_demo(segmenter: Segmenter, *, at_once: int = 1) -> gr.Blocks:
     demo = _Blocks(title="CLIP as RNN", analytics_enabled=False, delete_cache=_SWEEP_S)
     with demo:
         gr.HTML(f"<div class='car-title'><h1>{_TITLE}</h1><p>{_ABOUT}</p></div>", elem_classes="car-part")
-        with gr.Row():
+        files = VisitorFiles(Path(get_upload_folder()), {path.name: path for path in EXAMPLES})
+        workers, first = Workers(at_once), next(iter(presets))
+        with gr.Tab("Picture"), gr.Row():
             with gr.Column(scale=2, min_width=320):
                 inputs = _draw_inputs(presets)
             with gr.Column(scale=3, min_width=320):
                 outputs = _draw_outputs()
-        files = VisitorFiles(Path(get_upload_folder()), {path.name: path for path in EXAMPLES})
-        _connect(demo, _Callbacks(segmenter, presets, files, Workers(at_once), outputs), inputs, at_once)
+        with gr.Tab("Clip"):
+            clip = draw_clip_part(segmenter.config.mode)
+        _connect(demo, _Callbacks(segmenter, presets, files, workers, outputs), inputs, at_once)
+        connect_clip_part(clip, segmenter, base_preset(first), files, workers, at_once=at_once)
     demo.queue(max_size=QUEUE_LIMIT, api_open=False)  # no way around the queue
     return demo
 

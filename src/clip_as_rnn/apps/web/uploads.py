@@ -29,7 +29,7 @@ class VisitorFiles:
         self.root = root
         self._examples = examples
         self._uploads: defaultdict[str, set[Path]] = defaultdict(set)
-        self._results: dict[str, Path] = {}
+        self._results: defaultdict[str, dict[str, Path]] = defaultdict(dict)
         self._lock = Lock()
 
     def admit(self, session: str, chosen: Any) -> Path:
@@ -56,13 +56,13 @@ class VisitorFiles:
             self._uploads[session].add(upload)
         return upload
 
-    def new_results(self, session: str) -> Path:
-        """Make an empty folder whose name nobody can guess; the visitor's earlier one is removed."""
+    def new_results(self, session: str, kind: str = "picture") -> Path:
+        """Make an empty folder whose name nobody can guess; the visitor's earlier one of this kind is removed."""
         folder = self.root / "results" / uuid4().hex
         folder.mkdir(parents=True)
         with self._lock:
-            earlier = self._results.get(session)
-            self._results[session] = folder
+            earlier = self._results[session].get(kind)
+            self._results[session][kind] = folder
         if earlier is not None:
             shutil.rmtree(earlier, ignore_errors=True)
         return folder
@@ -72,13 +72,13 @@ class VisitorFiles:
         with self._lock:
             uploads = self._uploads.pop(session, set())
             others = set().union(*self._uploads.values())
-            results = self._results.pop(session, None)
+            results = self._results.pop(session, {})
         for upload in uploads - others:
             upload.unlink(missing_ok=True)
             with suppress(OSError):  # the same picture under another name lies in the same folder
                 upload.parent.rmdir()
-        if results is not None:
-            shutil.rmtree(results, ignore_errors=True)
+        for folder in results.values():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_picture(path: Path) -> Picture:
