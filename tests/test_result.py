@@ -119,6 +119,7 @@ def test_a_label_map_comes_back_as_a_copy():
 def test_a_label_map_takes_four_bytes_a_pixel_whatever_it_was_made_of():
     result = of_labels()
     assert result.label_map().dtype == np.int32
+    assert np.array_equal(result.label_map(dtype=np.int16), LABELS)
     assert result.masks.any()  # from here on the map is made of the masks
     assert result.label_map().dtype == np.int32
 

@@ -229,14 +229,14 @@ class Segmentation:
         rejected = ", ".join(rejection.text for rejection in self.rejections)
         return f"Segmentation({width}x{height}, found: {found or 'nothing'}; rejected: {rejected or 'nothing'})"
 
-    def label_map(self) -> LabelMap:
-        """Paint the masks into one map of 32-bit integers: 0 is background, i + 1 is `texts[i]`.
+    def label_map(self, *, dtype: type[np.signedinteger[Any]] = np.int32) -> LabelMap:
+        """Paint the masks into one map of integers, 32 bits by default: 0 is background, i + 1 is `texts[i]`.
 
         Where masks overlap, the higher score wins; among equal scores, the later text.
         """
         if self._labels is not None:
-            return self._labels.astype(np.int32)
-        labels = np.zeros(self.size_hw, dtype=np.int32)
+            return self._labels.astype(dtype)
+        labels = np.zeros(self.size_hw, dtype=dtype)
         for i in np.argsort(self.scores, kind="stable"):
             labels[self.masks[i]] = i + 1
         return labels

@@ -169,7 +169,7 @@ class Doors:
     def ask_texts(self, case: Texts, _: Path) -> Ending:
         """Ask the server."""
         picture = base64.b64encode(encoded("PNG")).decode()
-        texts = [text.decode() if isinstance(text, bytes) else text for text in _listed(case.texts)]
+        texts = [5 if isinstance(text, bytes) else text for text in _listed(case.texts)]  # JSON has no bytes
         given = texts if isinstance(case.texts, list) else case.texts
         return self._answer("/v1/segment", {"image": picture, "texts": given})
 

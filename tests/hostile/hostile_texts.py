@@ -98,7 +98,10 @@ def _paths() -> Iterator[Texts]:
         "a" * 70 + ".png",
     ):
         yield Texts(
-            kind="file name", name=ascii(word[:20]), texts=[word, "dog"], ends="either" if len(word) > 60 else "right"
+            kind="file name",
+            name=ascii(word[:20]),
+            texts=[word, "dog"],
+            ends="either" if len(word.encode()) > 60 else "right",
         )
     alike = ["a b", "a-b", "a_b", "a/b", "A b", "a  b", "é", "e\u0301", "E\u0301", "a.b", "a:b", "a b "]
     yield Texts(kind="file name", name="alike as names", texts=alike)

@@ -36,6 +36,7 @@ Format = Literal["overlay", "figure", "labels", "masks", "json", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 BACKGROUND = "background"  # the name of label 0
+_MOST_16_BIT = 32767  # labels
 _NAME_BYTES = 80  # of a text in a file name; file systems allow 255 for all of it
 _SIGNATURE = ("Software", "clip-as-rnn")  # in the PNG of a mask: it is ours to replace
 _OF_A_RUN = ("seconds", "notes", "formats")  # what may differ in the JSON of two runs with the same result
@@ -218,7 +219,8 @@ def _write_figure(result: Result, path: Path) -> None:
 def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
     """Write the label map, and the labels' names."""
     texts = result.segmentation.texts
-    write_label_map(path, result.segmentation.label_map(), palette=colors(len(texts)))
+    narrow = np.int16 if len(texts) <= _MOST_16_BIT else np.int32  # of the largest pictures
+    write_label_map(path, result.segmentation.label_map(dtype=narrow), palette=colors(len(texts)))
     write_json(classes_path, {str(label): name for label, name in enumerate([BACKGROUND, *texts])})
 
 
