@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.evaluation.datasets.registry import DATASETS, ReferringDataset, SemanticDataset, find_dataset
+from clip_as_rnn.evaluation.datasets.registry import (
+    DATASETS,
+    ReferringDataset,
+    SemanticDataset,
+    VideoDataset,
+    find_dataset,
+)
 from clip_as_rnn.evaluation.datasets.semantic import IGNORED, list_images, read_labels, read_rgb, read_vocabulary
 from clip_as_rnn.evaluation.datasets.vocabulary import bundled_vocabulary, read_class_list
 from clip_as_rnn.presets import PRESETS
@@ -123,7 +129,8 @@ def test_every_row_names_a_preset_and_a_source():
     for row in DATASETS.values():
         assert row.preset in PRESETS
         assert row.source.endswith(".")
-        assert isinstance(row, ReferringDataset) or row.split in row.expected
+        unpublished = isinstance(row, VideoDataset) and not row.expected  # the truth of its split is kept by a server
+        assert isinstance(row, ReferringDataset) or unpublished or row.split in row.expected
 
 
 def test_an_unknown_name_gets_the_nearest_one():

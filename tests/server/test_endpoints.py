@@ -161,7 +161,7 @@ def test_pictures_come_as_base64_or_as_a_data_url(plain: Client, written: str):
         ("/v1/segment?texts=cat&texts=" + "x" * 301, picture(), 422, "Expected texts of at most 300 characters"),
         ("/v1/segment?" + "texts=cat&" * 101, picture(), 422, "Expected at most 100 texts, but got 101."),
         ("/v1/segment?texts=cat", b"no picture", 422, "Expected an image, but the image is none of "),
-        ("/v1/segment?texts=cat", picture()[:50], 422, "The image the image is damaged or cut short"),
+        ("/v1/segment?texts=cat", picture()[:50], 422, "The image is damaged or cut short"),
         ("/v1/segment?texts=cat&mask=png", picture(), 422, "This request cannot be read: mask: Extra inputs"),
         ("/v1/segment?texts=cat&masks=png&masks=rle", picture(), 422, "Expected the parameter 'masks' once."),
         ("/v1/segment", {"image": "", "texts": ["cat"]}, 422, "Expected an image, but got nothing."),
