@@ -11,11 +11,22 @@ from safetensors.torch import load_file, save_file
 
 from clip_as_rnn.encoders.hub import load_encoder
 from clip_as_rnn.errors import InputError, WeightsError
+from clip_as_rnn.loading import load_segmenter
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")
 ACTIVATIONS = ("gelu", "quick_gelu")
 CLOSE = {"atol": 1e-5, "rtol": 0}
+QUICK = {  # for 20 tokens a text
+    "device": "cpu",
+    "dtype": "float32",
+    "score_threshold": 0.0,
+    "crf": False,
+    "background_texts": ("sky",),
+    "templates": ("a {}.",),
+    "first_proposal_template": "{}",
+    "proposal_template": "{}",
+}
 
 
 def copy_model(name, folder):
@@ -149,3 +160,61 @@ def test_a_pickle_of_open_clip_says_how_it_is_converted(folder):
         exec(command)  # the command that the message names
     made = load_file(folder / "open_clip_model.safetensors")
     assert all(torch.equal(made[name], weights[name]) for name in weights)
+
+
+@pytest.fixture(params=ACTIVATIONS)
+def both(request, tmp_path):
+    """Return an OpenCLIP folder, and a folder in transformers' format with the model that was made of it."""
+    open_clip, converted = copy_model(request.param, tmp_path / "open_clip"), tmp_path / "transformers"
+    encoder = load(open_clip)
+    encoder.model.save_pretrained(converted)
+    for file in ("vocab.json", "merges.txt"):
+        shutil.copy(open_clip / file, converted)
+    colors = {"image_mean": encoder.preprocessor.image_mean, "image_std": encoder.preprocessor.image_std}
+    side = encoder.preprocessor.image_size
+    content = {**colors, "crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side}}
+    (converted / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
+    return open_clip, converted
+
+
+@torch.no_grad()
+def test_gradients_and_mask_tokens_are_those_of_the_same_clip_in_transformers_format(both):
+    """Which are held against autograd and boolean masks in test_grad_cam and test_clip_masks."""
+    ours, theirs = (load(folder) for folder in both)
+    pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    masks = torch.rand(5, *ours.encode_patches(pixels, attention_layers=1).grid_hw) < 0.5
+    for directions in (torch.eye(ours.embed_dim)[:3], torch.eye(ours.embed_dim)):  # one by one, and by the Jacobian
+        pulled = [
+            one.pooled_gradient(one.encode_patches(pixels, attention_layers=0), directions) for one in (ours, theirs)
+        ]
+        assert pulled[0].abs().max() > 0
+        assert torch.equal(*pulled)
+    features = [one.encode_masks([one.encode_keys(pixels, first_block=0)], [masks])[0] for one in (ours, theirs)]
+    assert features[0].shape == (5, ours.embed_dim)
+    assert torch.equal(*features)
+
+
+@pytest.mark.parametrize("way", [{}, {"classify_by": "mask-tokens"}, {"proposals": "dense", "affinity_layers": 1}])
+def test_a_whole_segmentation_is_that_of_the_same_clip_in_transformers_format(both, way):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    ours, theirs = (
+        load_segmenter("default", model=folder, classifier=folder, **QUICK, **way).segment(
+            pixels, ["cat", "dog", "car"]
+        )
+        for folder in both
+    )
+    assert ours.texts
+    assert ours.texts == theirs.texts
+    assert np.array_equal(ours.masks, theirs.masks)
+    assert np.array_equal(ours.scores, theirs.scores)
+
+
+def test_a_copy_of_the_files_finds_the_text_features_that_were_kept(folder, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    expected = load_segmenter("default", model=folder, classifier=folder, **QUICK).segment(pixels, ["cat", "dog"])
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    copied = load_segmenter("default", model=copy, classifier=copy, **QUICK)
+    monkeypatch.setattr(copied.models.proposal_encoder, "encode_text", lambda texts: pytest.fail(f"{texts} read again"))
+    result = copied.segment(pixels, ["cat", "dog"])
+    assert result.texts == expected.texts
+    assert np.array_equal(result.masks, expected.masks)
