@@ -66,6 +66,12 @@ def test_presets_made_for_a_sam_are_offered_only_where_the_page_was_started_with
     assert [name for name in offered_presets(PRESETS["paper-voc-sam"]) if name.endswith("-sam")] == ["paper-voc-sam"]
 
 
+def test_a_theta_that_depends_on_the_number_of_texts_says_so():
+    (theta,) = (control for control in CONTROLS if control.setting == "score_threshold")
+    assert " This is for 40 texts; fewer must score more. Preset: " in theta.info(PRESETS["tiny"])
+    assert "texts" not in theta.info(PRESETS["default"])
+
+
 def test_a_switch_for_sam_appears_where_one_is_loaded():
     assert offered_controls(PRESETS["default"]) == CONTROLS
     started = with_settings(PRESETS["tiny"], {"sam": "a/sam"})

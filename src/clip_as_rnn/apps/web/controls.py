@@ -64,7 +64,11 @@ class Control:
 
     def info(self, config: SegmenterConfig) -> str:
         """Explain the setting, and say what the preset has."""
-        return f"{self.explanation} Preset: {self._shown(config)}."
+        texts = config.classify.score_threshold_texts
+        scaled = (
+            f" This is for {texts} texts; fewer must score more." if texts and self.setting == "score_threshold" else ""
+        )
+        return f"{self.explanation}{scaled} Preset: {self._shown(config)}."
 
     def _shown(self, config: SegmenterConfig) -> str:
         match self.value(config):
