@@ -183,7 +183,7 @@ def test_gradients_and_mask_tokens_are_those_of_the_same_clip_in_transformers_fo
     ours, theirs = (load(folder) for folder in both)
     pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     masks = torch.rand(5, *ours.encode_patches(pixels, attention_layers=1).grid_hw) < 0.5
-    for directions in (torch.eye(ours.embed_dim)[:3], torch.eye(ours.embed_dim)):  # one by one, and by the Jacobian
+    for directions in (torch.eye(ours.embed_dim)[:3], torch.eye(ours.embed_dim)):  # in either order
         pulled = [
             one.pooled_gradient(one.encode_patches(pixels, attention_layers=0), directions) for one in (ours, theirs)
         ]

@@ -20,7 +20,7 @@ from clip_as_rnn.encoders.checkpoint import load_model, read_logit_scale, read_p
 from clip_as_rnn.encoders.class_token import ClassTokenEncoder
 from clip_as_rnn.encoders.fingerprint import fingerprint
 from clip_as_rnn.encoders.model_config import ModelFormat, read_config
-from clip_as_rnn.encoders.pooled_jacobian import PooledJacobian
+from clip_as_rnn.encoders.pooled_gradient import PooledGradient
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.encoders.pull_back import choose_sizes
 from clip_as_rnn.encoders.tokenizer import load_tokenizer
@@ -29,7 +29,6 @@ from clip_as_rnn.types import Pixels
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's images
 STD = (0.26862954, 0.26130258, 0.27577711)
-_BACKWARD_PASSES = 8  # through the last block; more take longer than the Jacobian in closed form
 _PROJECTION = ("projection_dim",)
 _FIELDS = ("hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id", *_PROJECTION)
 CLIP_FORMAT = ModelFormat(model_type="clip", prefix="CLIP", fields=_FIELDS, shared=_PROJECTION)
@@ -85,14 +84,12 @@ class ClipEncoder(ClassTokenEncoder):
         return normed @ projection.T, projection @ normed.mean(0)
 
     def pooled_gradient(self, features: PatchFeatures, directions: Float[Tensor, "n d"]) -> Float[Tensor, "n width"]:
-        """Average gradients over the patches; for many directions in closed form, at one price for any number."""
-        if len(directions) <= _BACKWARD_PASSES:
-            return super().pooled_gradient(features, directions)
+        """Average gradients over the patches, in closed form."""
         rows, _ = choose_sizes(self.layers[-1], len(features.activations))
-        jacobian = PooledJacobian(
+        gradient = PooledGradient(
             self.vision.encoder.layers[-1], self.vision.post_layernorm, self.model.visual_projection.weight
         )
-        return directions.to(self.device, torch.float32) @ jacobian.differentiate(features.last_input, rows)
+        return gradient.differentiate(features.last_input, directions.to(self.device, torch.float32), rows)
 
     def read_texts(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, "n d"]:
         """Read texts by their last token, the end of the text; padding comes after it and is never seen."""

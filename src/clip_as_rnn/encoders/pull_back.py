@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clip_as_rnn.encoders.attention import Block, attend, finish_block, split_heads
 
-_GRADIENT_BYTES = 512 * 2**20  # what the batched backward pass, or a block of patches' Jacobian, may take at once
+_GRADIENT_BYTES = 512 * 2**20  # what the batched backward pass, or a block of patches in closed form, may take at once
 
 
 @runtime_checkable
