@@ -61,6 +61,14 @@ def test_only_the_job_that_publishes_may_ask_for_an_identity():
     assert not [step for step in jobs["publish"]["steps"] if "run" in step]  # nothing of ours runs beside it
 
 
+def test_the_tools_that_build_and_check_a_release_are_pinned():
+    script = (ROOT / ".ci" / "release-check").read_text(encoding="utf-8")
+    (tools,) = re.findall(r"install -q --constraint constraints\.txt (.+)$", script, re.MULTILINE)
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert tools.split() == ["build", "twine"]
+    assert all(re.search(rf"^{tool}==", pinned, re.MULTILINE) for tool in tools.split())
+
+
 def test_the_lowest_versions_are_those_of_the_project():
     script = [sys.executable, str(ROOT / ".ci" / "lowest.py"), "torch"]
     lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.split()

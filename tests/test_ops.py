@@ -70,7 +70,7 @@ def test_masks_of_the_wanted_size_are_not_copied():
     assert resize_nearest(mask, (3, 4)) is mask
 
 
-@pytest.mark.parametrize(("count", "kind"), [(5, np.int16), (32767, np.int16), (32768, np.int32)])
+@pytest.mark.parametrize(("count", "kind"), [(127, np.int8), (128, np.int16), (32767, np.int16), (32768, np.int32)])
 def test_a_label_map_grows_in_as_few_bits_as_hold_its_labels(count: int, kind: type):
     labels = np.array([[0, count], [1, 2]])
     grown = resize_nearest(labels, (4, 6))

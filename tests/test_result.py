@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
 from clip_as_rnn.errors import DependencyError, InputError
+from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Rejection, Segmentation, Step
 from fake_results import fake_segmentation
 
@@ -107,6 +108,32 @@ def test_a_thousand_texts_cost_one_map():
     tracemalloc.stop()
     assert result.size_hw == (1000, 1000)
     assert taken < labels.nbytes
+
+
+@pytest.mark.parametrize("size_hw", [(4, 6), (30, 31), (1, 1)])
+@pytest.mark.parametrize("made", [False, True])
+def test_masks_one_by_one_and_at_another_size_are_the_masks(size_hw, made):
+    labels = np.random.default_rng(0).integers(0, 4, (7, 9)).astype(np.int8)
+    known = {"queries": QUERIES, "texts": ("cat", "dog", "sofa"), "scores": np.ones(3, dtype=np.float32)}
+    result, masks = Segmentation.from_label_map(labels, **known), Segmentation.from_label_map(labels, **known).masks
+    if made:
+        assert len(result.masks) == 3
+    assert np.array_equal(np.stack(list(result.each_mask())), masks)
+    assert np.array_equal(result.resize_masks(size_hw), resize_nearest(masks, size_hw))
+
+
+def test_masks_one_by_one_take_the_memory_of_one():
+    labels = np.ones((500, 500), dtype=np.int8)
+    texts = tuple(map(str, range(100)))
+    result = Segmentation.from_label_map(labels, queries=texts, texts=texts, scores=np.ones(100, dtype=np.float32))
+    tracemalloc.start()
+    areas = [int(mask.sum()) for mask in result.each_mask()]
+    small = result.resize_masks((5, 5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert areas == [250_000] + [0] * 99
+    assert small.sum() == 25
+    assert peak < 6 * labels.size
 
 
 def test_a_label_map_comes_back_as_a_copy():

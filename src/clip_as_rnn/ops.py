@@ -12,8 +12,6 @@ from torch import Tensor
 
 from clip_as_rnn.types import LabelMap, Masks, PatchMaps, SoftMasks
 
-_MOST_16_BIT = 32767
-
 
 def min_max_scale(maps: PatchMaps) -> PatchMaps:
     """Stretch every map to [0, 1]; a constant map becomes zero."""
@@ -33,17 +31,22 @@ def upsample_maps(maps: PatchMaps, size_hw: tuple[int, int]) -> SoftMasks:
 def resize_nearest(labels: LabelMap | Masks, size_hw: tuple[int, int]) -> Int[ndarray, "H W"] | Bool[ndarray, "n H W"]:
     """Resize a label map (h, w), or masks (n, h, w), to another size, nearest neighbor.
 
-    A label map that changes its size has the smaller of 16 and 32 bits that holds its labels.
+    A label map that changes its size has the least of 8, 16 and 32 bits that holds its labels.
     """
     if labels.shape[-2:] == size_hw:
         return labels
     if _is_label_map(labels):
-        narrow: Int[ndarray, "h w"] = labels.astype(np.int16 if labels.max(initial=0) <= _MOST_16_BIT else np.int32)
+        narrow: Int[ndarray, "h w"] = labels.astype(narrowest(int(labels.max(initial=0))), copy=False)
         return np.asarray(cv2.resize(narrow, size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
     masks = np.empty((len(labels), *size_hw), dtype=bool)
     for i, mask in enumerate(labels):
         masks[i] = cv2.resize(mask.astype(np.uint8), size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return masks
+
+
+def narrowest(label: int) -> type[np.signedinteger[Any]]:
+    """Return the smallest integers, of 8, 16 or 32 bits, that hold the labels from 0 to this one."""
+    return next(kind for kind in (np.int8, np.int16, np.int32) if label <= np.iinfo(kind).max)
 
 
 def _is_label_map(labels: LabelMap | Masks) -> bool:

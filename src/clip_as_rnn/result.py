@@ -1,16 +1,16 @@
 """What a segmentation yields: the texts found, their masks and scores, and how they came about."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 from scipy.ndimage import find_objects
 
 from clip_as_rnn.errors import DependencyError, InputError
-from clip_as_rnn.ops import encode_rle, upsample_maps
+from clip_as_rnn.ops import encode_rle, resize_nearest, upsample_maps
 from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, Scores, SoftMasks
 
 if TYPE_CHECKING:
@@ -241,13 +241,26 @@ class Segmentation:
             labels[self.masks[i]] = i + 1
         return labels
 
+    def each_mask(self) -> Iterator[Mask]:
+        """Yield the masks one after the other; those of a label map are made in turn and not kept."""
+        labels = self._labels
+        for i in range(len(self)):
+            yield self.masks[i] if labels is None else labels == i + 1
+
+    def resize_masks(self, size_hw: tuple[int, int]) -> Bool[ndarray, "n H W"]:
+        """Return the masks at another size, nearest neighbor; those of a label map are not made at this one."""
+        if self._labels is None:
+            return resize_nearest(self.masks, size_hw)
+        labels = resize_nearest(self._labels, size_hw)
+        return np.asarray(labels == np.arange(1, len(self) + 1)[:, None, None])
+
     def to_coco(self, *, image_id: int = 1) -> list[dict[str, Any]]:
         """List one COCO annotation per text found, ready for JSON: compressed run lengths, box (x, y, w, h), score.
 
         `category_id` counts the queries from 1, so that it is the same on every image that was asked the same texts.
         """
         annotations = []
-        for i, (mask, box) in enumerate(zip(self.masks, self.boxes.tolist(), strict=True)):
+        for i, (mask, box) in enumerate(zip(self.each_mask(), self.boxes.tolist(), strict=True)):
             x0, y0, x1, y1 = box
             annotations.append(
                 {

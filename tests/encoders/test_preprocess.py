@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clip_as_rnn.encoders import preprocess
 from clip_as_rnn.encoders.preprocess import PreprocessorConfig, limit_size, normalize, patch_pixels, square_image
 
 PLAIN = PreprocessorConfig(224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -112,3 +113,10 @@ def test_larger_images_shrink_to_the_limit_in_proportion(size_hw, limit, expecte
 def test_images_within_the_limit_pass_as_they_are(limit):
     image = noise(300, 400)
     assert limit_size(image, limit) is image
+
+
+def test_large_images_are_resized_channel_by_channel_to_the_same_pixels(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (301, 403, 3), dtype=np.uint8)
+    whole = limit_size(pixels, 97)
+    monkeypatch.setattr(preprocess, "_LARGE_PIXELS", 1000)
+    assert np.array_equal(limit_size(pixels, 97), whole)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import cast
 
+import cv2
 import numpy as np
 from hostile_cases import Ends, Picture
 from hostile_pictures import encoded, photo, written
@@ -55,12 +56,13 @@ def _claims() -> Iterator[Picture]:
         "ppm-no-size.ppm": b"P6 0 0 255\n",
         "tiff-claims.tif": _tiff({256: 2**31, 257: 2**31, 258: 8, 262: 1, 273: 8, 277: 1, 279: 4}),
         "tiff-strips.tif": _tiff({256: 5000, 257: 5000, 258: 8, 262: 1, 273: 8, 277: 60000, 279: 2**31}),
-        "tiff-loop.tif": _tiff({256: 5, 257: 5, 258: 8, 262: 1, 273: 8, 277: 1, 279: 25}, following=8),
         "webp-claims.webp": b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff" * 6,
         "j2k-tiles.jp2": _tiled(encoded("JPEG2000")),
     }
     for name, content in contents.items():
         yield Picture(kind="bomb", name=name, make=written(content, name), ends="refused")
+    loop = _tiff({256: 5, 257: 5, 258: 8, 262: 1, 273: 8, 277: 1, 279: 25}, following=8)  # its first frame is whole
+    yield Picture(kind="bomb", name="tiff-loop.tif", make=written(loop, "tiff-loop.tif"), ends="right")
 
 
 def _tiff(tags: dict[int, int], following: int = 0) -> bytes:
@@ -116,6 +118,7 @@ def _large() -> Iterator[Picture]:
         yield Picture(kind="largest allowed", name=title, make=make, ends="right")
     large = {
         "149-megapixel.jpg": lambda: _blank("RGB", _SIDE, "JPEG"),
+        "149-megapixel-photo.jpg": _enlarged,
         "144-megapixel-alpha.png": lambda: _blank("RGBA", 12_000, "PNG"),
         "169-megapixel.bmp": lambda: _blank("1", 13_000, "BMP"),
         "169-megapixel.gif": lambda: _blank("1", 13_000, "GIF"),
@@ -123,6 +126,11 @@ def _large() -> Iterator[Picture]:
     for title, content in large.items():
         kind, ends = ("bomb", "refused") if title.startswith("169") else ("largest allowed", "right")
         yield Picture(kind=kind, name=title, make=written(content, title), ends=cast(Ends, ends))
+
+
+def _enlarged() -> bytes:
+    """Enlarge the sound picture, so that something is found in it."""
+    return encoded("JPEG", cv2.resize(photo(), (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST), quality=60)
 
 
 def _blank_png(depth: int) -> bytes:

@@ -27,7 +27,7 @@ class Picture:
         make: makes it and returns its path.
         ends: "right" and "refused" where only one can be; "either" for damage that may leave a picture.
         pixels: what must be read, within `tolerance` on average; None where only the rules are checked.
-        is_clip: it is given as a clip; the page and the server take none and must refuse it.
+        is_clip: it is given as a clip; the page takes files of some seconds, the server none.
         is_private: it is looked at without the rights of an administrator.
     """
 

@@ -24,6 +24,7 @@ from hostile_texts import WORDS_FILE
 
 from clip_as_rnn import loading
 from clip_as_rnn.apps.cli import main
+from clip_as_rnn.apps.web.clip_handler import ClipRequest, handle_clip
 from clip_as_rnn.apps.web.controls import EXAMPLES, offered_controls, offered_presets
 from clip_as_rnn.apps.web.handler import Request, handle
 from clip_as_rnn.apps.web.uploads import VisitorFiles
@@ -126,7 +127,8 @@ class Doors:
         chosen.parent.mkdir(parents=True, exist_ok=True)
         if _is_sent(case, path):
             shutil.copyfile(path, chosen)
-        return self._handle(files, str(chosen if _is_sent(case, path) else path), WORDS)
+        handler = self._handle_clip if case.is_clip else self._handle
+        return handler(files, str(chosen if _is_sent(case, path) else path), WORDS)
 
     def ask(self, case: Picture, path: Path) -> Ending:
         """Ask the server: with the file's bytes, or with the path itself where it is no file."""
@@ -226,18 +228,38 @@ class Doors:
         return refused(code, errors[0])
 
     def _handle(self, files: VisitorFiles, chosen: str, texts: object) -> Ending:
-        """Do what the page does with a request."""
+        """Do what the page does with a request about a picture."""
         preset, presets = self.segmenter.config, offered_presets(self.segmenter.config)
         controls = [control.value(preset) for control in offered_controls(preset)]
-        try:
+
+        def answer(job: Job) -> None:
             picture = files.admit("visitor", {"path": chosen})
             request = Request(
                 picture=picture, texts=texts, preset=next(iter(presets)), mode="semantic", controls=controls
             )
-            response = handle(
-                request, self.segmenter, presets, lambda: files.new_results("visitor"), Job(lambda _: None)
-            )
+            response = handle(request, self.segmenter, presets, lambda: files.new_results("visitor"), job)
             _strictly(response.json.read_text())
+
+        return self._visit(files, answer)
+
+    def _handle_clip(self, files: VisitorFiles, chosen: str, texts: object) -> Ending:
+        """Do what the page does with a request about a clip."""
+
+        def answer(job: Job) -> None:
+            request = ClipRequest(clip=files.admit("visitor", {"path": chosen}), texts=texts, mode="semantic")
+            response = handle_clip(request, self.segmenter, "tiny", lambda: files.new_results("visitor", "clip"), job)
+            lines = response.records.read_text().splitlines()
+            promise(len(lines) > 1, "a clip without a frame")
+            promise(str(self.root) not in "".join(lines), "a path of the server in the records")
+            for line in lines:
+                _strictly(line)
+
+        return self._visit(files, answer)
+
+    def _visit(self, files: VisitorFiles, answer: Callable[[Job], None]) -> Ending:
+        """Be answered by the page, and leave."""
+        try:
+            answer(Job(lambda _: None))
             return Ending(is_result=True, code="result")
         except CarError as error:
             promise(str(self.root) not in str(error), f"a path of the server: {error}")

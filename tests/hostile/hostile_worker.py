@@ -35,6 +35,10 @@ GROUPS: dict[str, Callable[[], list[Any]]] = {
 _WAIT_S = 500.0  # for an answer of the server, where others use the machine, too
 _MEGABYTE = 1024  # kilobytes
 _OURS = ("out", "page", "cache")
+_FOR_FEW = {
+    "page": ("largest allowed", "clip in a folder"),
+    "server": ("largest allowed",),
+}  # what strangers may not ask
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ def cases(group: str) -> list[Case]:
 
 def expected(case: Case, door: str) -> str:
     """Say how a case must end at a door."""
-    for_few = isinstance(case, Picture) and (case.is_clip or case.kind == "largest allowed")
-    if for_few and door in ("page", "server"):
+    if isinstance(case, Picture) and case.kind in _FOR_FEW.get(door, ()):
+        return "refused"
+    if isinstance(case, Picture) and case.is_clip and door == "server":
         return "refused"
     if isinstance(case, Texts):
         if door == "cli" and case.command:

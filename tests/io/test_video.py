@@ -199,6 +199,30 @@ def test_a_corrupt_frame_in_a_folder_costs_that_frame_alone(folder):
     assert video.notes[1] == "The frame f9.png is left out: it has 9 x 9 pixels, unlike the first one."
 
 
+def test_a_folder_of_which_no_frame_can_be_read_is_refused_with_the_reason(tmp_path):
+    for name in ("0.png", "1.png"):
+        tmp_path.joinpath(name).write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"Not one of the 2 frames in .* could be read\. Expected an image, but"):
+        list(open_video(tmp_path).frames)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ffconcat version 1.0\nfile 'secret.webm'\n",
+        "\ufeff\n#EXTM3U\n#EXTINF:1,\nsecret.webm\n#EXT-X-ENDLIST\n",
+        '<?xml version="1.0"?><MPD></MPD>',
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\n",
+    ],
+)
+def test_a_list_of_other_files_under_a_clips_name_is_not_followed(tmp_path, words):
+    write_video(tmp_path / "secret.webm", [np.zeros((32, 32, 3), dtype=np.uint8)] * 3, fps=10)
+    listed = tmp_path / "clip.mkv"
+    listed.write_text(words, encoding="utf-8")
+    with pytest.raises(InputError, match=r"'.*clip\.mkv' is a list that names other files; give one of these\."):
+        open_video(listed)
+
+
 def test_a_folder_without_pictures_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no picture in it"):
         open_video(tmp_path)

@@ -7,12 +7,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from numpy import ndarray
 from PIL import Image
 
 from clip_as_rnn.types import Pixels, ResizedImage, RgbImage
 
 View = Literal["crop", "whole"]
 _LONG_STRIP = 4
+_LARGE_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,17 @@ def normalize(images: Sequence[RgbImage], config: PreprocessorConfig) -> Pixels:
 
 
 def _resize(image: RgbImage, size_hw: tuple[int, int]) -> ResizedImage:
-    """Resize by Pillow's bicubic filter, which antialiases when shrinking."""
+    """Resize by Pillow's bicubic filter, which antialiases when shrinking.
+
+    Pillow holds four bytes per pixel of a picture, and one of a channel: large ones are resized channel by channel.
+    """
     if image.shape[:2] == size_hw:
         return image
-    return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BICUBIC))
+    if image.shape[0] * image.shape[1] > _LARGE_PIXELS:
+        return np.stack([_resize_by_pillow(image[:, :, i], size_hw) for i in range(3)], axis=-1)
+    return _resize_by_pillow(image, size_hw)
+
+
+def _resize_by_pillow(pixels: UInt8[ndarray, "h w ..."], size_hw: tuple[int, int]) -> UInt8[ndarray, "H W ..."]:
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(picture.resize(size_hw[::-1], Image.Resampling.BICUBIC))

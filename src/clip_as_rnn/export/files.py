@@ -25,7 +25,7 @@ from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.atomic import staging, write_json
 from clip_as_rnn.io.images import DAMAGE, quiet_pillow
 from clip_as_rnn.io.label_maps import write_label_map
-from clip_as_rnn.ops import encode_rle
+from clip_as_rnn.ops import encode_rle, narrowest
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import RgbImage
 from clip_as_rnn.visualization.colors import colors
@@ -36,7 +36,6 @@ Format = Literal["overlay", "figure", "labels", "masks", "json", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 BACKGROUND = "background"  # the name of label 0
-_MOST_16_BIT = 32767  # labels
 _NAME_BYTES = 80  # of a text in a file name; file systems allow 255 for all of it
 _SIGNATURE = ("Software", "clip-as-rnn")  # in the PNG of a mask: it is ours to replace
 _OF_A_RUN = ("seconds", "notes", "formats")  # what may differ in the JSON of two runs with the same result
@@ -173,7 +172,7 @@ def to_json(result: Result) -> dict[str, Any]:
     """
     segmentation = result.segmentation
     height, width = segmentation.size_hw
-    rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.masks, strict=True)
+    rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.each_mask(), strict=True)
     found = [_found(label, *row) for label, row in enumerate(rows, 1)]
     for one in found:
         if (refinement := segmentation.refinements.get(one["text"])) is not None:
@@ -219,8 +218,8 @@ def _write_figure(result: Result, path: Path) -> None:
 def _write_labels(result: Result, path: Path, classes_path: Path) -> None:
     """Write the label map, and the labels' names."""
     texts = result.segmentation.texts
-    narrow = np.int16 if len(texts) <= _MOST_16_BIT else np.int32  # of the largest pictures
-    write_label_map(path, result.segmentation.label_map(dtype=narrow), palette=colors(len(texts)))
+    labels = result.segmentation.label_map(dtype=narrowest(len(texts)))  # of the largest pictures little enough
+    write_label_map(path, labels, palette=colors(len(texts)))
     write_json(classes_path, {str(label): name for label, name in enumerate([BACKGROUND, *texts])})
 
 
@@ -229,8 +228,10 @@ def _write_masks(result: Result, folder: Path) -> None:
     signature = PngInfo()
     signature.add_text(*_SIGNATURE)
     folder.mkdir()
-    for label, (text, mask) in enumerate(zip(result.segmentation.texts, result.segmentation.masks, strict=True), 1):
-        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / mask_name(label, text), pnginfo=signature)
+    for label, (text, mask) in enumerate(
+        zip(result.segmentation.texts, result.segmentation.each_mask(), strict=True), 1
+    ):
+        Image.fromarray(mask.view(np.uint8) * 255).save(folder / mask_name(label, text), pnginfo=signature)
 
 
 def _write_npz(result: Result, path: Path) -> None:

@@ -61,7 +61,7 @@ class LabelStudioExporter:
             "result": [
                 _region(f"{i + 1}", text, score, mask)
                 for i, (text, score, mask) in enumerate(
-                    zip(found.texts, found.scores.tolist(), found.masks, strict=True)
+                    zip(found.texts, found.scores.tolist(), found.each_mask(), strict=True)
                 )
             ],
         }

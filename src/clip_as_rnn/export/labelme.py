@@ -39,7 +39,7 @@ class LabelMeExporter:
         link, described = self.paths(sample.name, sample.picture)
         found = sample.segmentation
         height, width = found.size_hw
-        rows = zip(found.texts, found.scores.tolist(), found.masks, strict=True)
+        rows = zip(found.texts, found.scores.tolist(), found.each_mask(), strict=True)
         content: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},

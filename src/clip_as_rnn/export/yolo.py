@@ -43,7 +43,7 @@ class YoloExporter:
         found = sample.segmentation
         rows = [
             f"{found.queries.index(text)} {row}\n"
-            for text, mask in zip(found.texts, found.masks, strict=True)
+            for text, mask in zip(found.texts, found.each_mask(), strict=True)
             if (row := _polygon(mask))
         ]
         try:

@@ -22,7 +22,8 @@ def write_label_map(path: Path, labels: LabelMap, *, palette: UInt8[ndarray, "n 
         OSError: it cannot be written.
     """
     count = int(labels.max(initial=0)) if palette is None else len(palette)
-    picture = Image.fromarray(labels.astype(np.uint8 if count <= _MOST_8_BIT else np.uint16))
+    narrow = labels.view(np.uint8) if labels.dtype == np.int8 else labels  # the same bytes, without a copy
+    picture = Image.fromarray(narrow.astype(np.uint8 if count <= _MOST_8_BIT else np.uint16, copy=False))
     if palette is not None and count <= _MOST_8_BIT:
         picture.putpalette([0, 0, 0, *palette.flatten().tolist()])
     with replacing(path) as file:

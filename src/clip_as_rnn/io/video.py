@@ -4,6 +4,7 @@ Files are decoded by OpenCV, which turns frames upright as the file says, or by 
 cannot; WebM (VP9) is written by OpenCV, MP4 (H.264) by PyAV. Knows nothing of texts or masks.
 """
 
+import codecs
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ USUAL_FPS = 25.0  # of what has no rate of its own
 _MOST_FPS = 1000.0  # more is a damaged header
 _MOST_FRAMES = 1e9
 _LISTED = 5
+_LISTS = (b"ffconcat", b"#extm3u", b"<", b"v=0")  # how those files begin that name others: decoders would open these
 _MISSING_EXTRA = "pip install 'clip-as-rnn[video]'"
 _STDERR_LOCK = Lock()
 
@@ -69,8 +71,8 @@ def open_video(source: VideoSource) -> Video:
     A file that breaks off, and a picture in a folder that cannot be read, cost those frames and a note.
 
     Raises:
-        InputError: there is no such file, it is no video, or it has not one frame; while reading, a picture of an
-            iterable that cannot be read.
+        InputError: there is no such file, it is no video but a list of files, or it has not one frame; while reading,
+            a picture of an iterable that cannot be read, or a folder without one that can.
         DependencyError: a video whose codec needs the extra.
     """
     if not isinstance(source, str | Path):
@@ -83,8 +85,8 @@ def open_video(source: VideoSource) -> Video:
             raise InputError(
                 f"Expected a video file, but {str(path)!r} is a pipe or a device; save it to a file first."
             )
-        with path.open("rb"):
-            pass
+        with path.open("rb") as file:
+            begins = file.read(64).lower().removeprefix(codecs.BOM_UTF8).lstrip()
     except FileNotFoundError as error:
         raise InputError(f"No video at {str(path)!r}; check the path.") from error
     except (OSError, ValueError) as error:  # no permission; a null byte in the path
@@ -92,6 +94,8 @@ def open_video(source: VideoSource) -> Video:
             raise
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"The video {str(path)!r} cannot be read: {reason}.") from error
+    if begins.startswith(_LISTS):
+        raise InputError(f"Expected a video, but {str(path)!r} is a list that names other files; give one of these.")
     return _open_file(path)
 
 
@@ -122,12 +126,14 @@ def _by_number(path: Path) -> tuple[int, str]:
 
 def _read_pictures(paths: list[Path], notes: list[str]) -> Iterator[Frame]:
     size_hw: tuple[int, ...] | None = None
+    unread = ""
     is_unique = len({path.stem for path in paths}) == len(paths)
     for i, path in enumerate(paths):
         try:
             pixels = read_picture(path).pixels
         except InputError as error:
             notes.append(f"A frame is left out. {error}")
+            unread = str(error)
             continue
         size_hw = size_hw or pixels.shape[:2]
         if pixels.shape[:2] != size_hw:
@@ -135,6 +141,8 @@ def _read_pictures(paths: list[Path], notes: list[str]) -> Iterator[Frame]:
             notes.append(f"The frame {path.name} is left out: it has {width} x {height} pixels, unlike the first one.")
             continue
         yield Frame(path.stem if is_unique else path.name, i / USUAL_FPS, pixels)
+    if size_hw is None:
+        raise InputError(f"Not one of the {len(paths)} frames in {str(paths[0].parent)!r} could be read. {unread}")
 
 
 def _open_file(path: Path) -> Video:

@@ -46,7 +46,7 @@ class FrameRecord:
     @classmethod
     def of(cls, frame: Frame, segmentation: Segmentation) -> "FrameRecord":
         """Describe what was found in a frame."""
-        rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.masks, strict=True)
+        rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.each_mask(), strict=True)
         found = tuple(Found(text, score, int(mask.sum()), encode_rle(mask)) for text, score, mask in rows)
         rejected = {one.text: one.score for one in segmentation.rejections}
         return cls(frame.name, frame.time_s, found, rejected)

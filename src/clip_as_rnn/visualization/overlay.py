@@ -9,7 +9,6 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.types import Masks, RgbImage
 from clip_as_rnn.visualization import text as lettering
@@ -45,7 +44,7 @@ def draw_overlay(image: RgbImage, segmentation: Segmentation) -> Drawing:
     and in the label map. Where masks overlap, the higher score is on top.
     """
     view = fit_long_side(image, *_LONG_SIDE_PX)
-    masks = resize_nearest(segmentation.masks, view.shape[:2])
+    masks = segmentation.resize_masks(view.shape[:2])
     size_px = int(np.clip(max(view.shape) // _FONT_SHARE, *_FONT_PX))
     painted = paint_masks(view, masks, segmentation.scores)
     _number_masks(painted, masks, size_px)

@@ -253,7 +253,8 @@ def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Se
     """Draw the last row: all masks on the image, then each alone with the share of the image that it covers."""
     size_hw = sheet.view.shape[:2]
     palette, scores = colors(len(segmentation.texts)), segmentation.scores
-    masks = resize_nearest(segmentation.masks, size_hw)
+    masks = segmentation.resize_masks(size_hw)
+    shares = [float(mask.mean()) for mask in segmentation.each_mask()]
     sheet.paste(row, 0, paint_masks(sheet.view, masks, scores))
     sheet.caption(row, 0, f"{len(segmentation.texts):,} found" if segmentation.texts else "nothing found")
     places = {text: i for i, text in enumerate(segmentation.texts)}
@@ -263,7 +264,7 @@ def _draw_masks(sheet: _Sheet, row: int, segmentation: Segmentation, columns: Se
             continue
         i = places[text]
         sheet.paste(row, column, paint_masks(sheet.dimmed, masks[i : i + 1], scores[i : i + 1], palette[i : i + 1]))
-        sheet.caption(row, column, f"mask, {segmentation.masks[i].mean():.1%}")
+        sheet.caption(row, column, f"mask, {shares[i]:.1%}")
 
 
 def _draw_key(sheet: _Sheet, judged_by: str) -> None:

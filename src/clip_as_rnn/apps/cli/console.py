@@ -49,13 +49,13 @@ def result_table(title: str, segmentation: "Segmentation") -> Table:
     table = Table(title=in_table(title), title_justify="left")
     for heading in ("text", "result", "score", "remark"):
         table.add_column(heading, justify="right" if heading == "score" else "left")
-    found = {text: i for i, text in enumerate(segmentation.texts)}
+    shares = {text: float(mask.mean()) for text, mask in zip(segmentation.texts, segmentation.each_mask(), strict=True)}
+    scores = dict(zip(segmentation.texts, segmentation.scores, strict=True))
     rejected = {rejection.text: rejection for rejection in segmentation.rejections}
     for text in segmentation.queries:
-        if text in found:
-            i = found[text]
-            share = f"covers {segmentation.masks[i].mean():.1%} of the image"
-            table.add_row(in_table(text), "[bold green]found[/]", f"{segmentation.scores[i]:.2f}", share)
+        if text in shares:
+            share = f"covers {shares[text]:.1%} of the image"
+            table.add_row(in_table(text), "[bold green]found[/]", f"{scores[text]:.2f}", share)
         elif text in rejected:
             rejection = rejected[text]
             verdict = f"[yellow]rejected at step {rejection.step}[/]"

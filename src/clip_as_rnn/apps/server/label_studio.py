@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 import clip_as_rnn
 from clip_as_rnn.apps.server.openapi import REFUSALS, json_body
-from clip_as_rnn.apps.server.render import iterate_masks
 from clip_as_rnn.apps.server.schema import Settings, parse_json
 from clip_as_rnn.apps.server.service import Service
 from clip_as_rnn.errors import InputError
@@ -68,7 +67,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         ]
         answers = await service.ask(request, questions) if questions else []
         results = [
-            await service.render(prediction, controls, answer.segmentation, iterate_masks(answer), VERSION)
+            await service.render(prediction, controls, answer.segmentation, answer.segmentation.each_mask(), VERSION)
             for answer in answers
         ]
         return JSONResponse({"results": results})

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -14,8 +13,7 @@ from PIL import Image
 from clip_as_rnn.apps.server.jobs import Answer
 from clip_as_rnn.export.provenance import describe_provenance
 from clip_as_rnn.ops import encode_rle
-from clip_as_rnn.result import Segmentation, Step
-from clip_as_rnn.types import Mask
+from clip_as_rnn.result import Step
 
 
 def hugging_face_rows(answer: Answer, threshold: float) -> list[dict[str, Any]]:
@@ -23,7 +21,7 @@ def hugging_face_rows(answer: Answer, threshold: float) -> list[dict[str, Any]]:
     found = answer.segmentation
     return [
         {"label": text, "score": float(score), "mask": _png(mask.astype(np.uint8) * 255)}
-        for text, score, mask in zip(found.texts, found.scores, iterate_masks(answer), strict=True)
+        for text, score, mask in zip(found.texts, found.scores, found.each_mask(), strict=True)
         if score >= threshold
     ]
 
@@ -34,7 +32,7 @@ def full_response(answer: Answer, masks: Literal["rle", "png", "none"], preset: 
     height, width = segmentation.size_hw
     rows = zip(segmentation.texts, segmentation.scores, segmentation.boxes.tolist(), strict=True)
     found = []
-    for label, ((text, score, box), mask) in enumerate(zip(rows, iterate_masks(answer), strict=True), 1):
+    for label, ((text, score, box), mask) in enumerate(zip(rows, segmentation.each_mask(), strict=True), 1):
         x0, y0, x1, y1 = box
         row = {"text": text, "label": label, "score": float(score)}
         row |= {"area_px": int(mask.sum()), "box_xywh": [x0, y0, x1 - x0, y1 - y0]}
@@ -53,23 +51,6 @@ def full_response(answer: Answer, masks: Literal["rle", "png", "none"], preset: 
         "seconds": dict(segmentation.seconds),
         **describe_provenance(preset, answer.segmenter),
     }
-
-
-def iterate_masks(answer: Answer) -> Iterator[Mask]:
-    """Yield one mask after the other; where they are disjoint, without holding all of them."""
-    segmentation = answer.segmentation
-    if answer.segmenter.config.mode == "referring":
-        yield from segmentation.masks
-        return
-    labels = _labels(segmentation)
-    for label in range(1, len(segmentation) + 1):
-        yield labels == label
-
-
-def _labels(segmentation: Segmentation) -> ndarray:
-    """Return the label map in as few bytes as it needs."""
-    labels = segmentation.label_map()
-    return labels.astype(np.uint16) if len(segmentation) < np.iinfo(np.uint16).max else labels
 
 
 def _step(step: Step) -> dict[str, Any]:

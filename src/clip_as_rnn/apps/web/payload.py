@@ -12,7 +12,6 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from clip_as_rnn.ops import resize_nearest
 from clip_as_rnn.result import Refinement, Segmentation, Step
 from clip_as_rnn.types import Masks, RgbImage
 from clip_as_rnn.visualization.colors import colors, dim, heat, heat_opacity
@@ -31,17 +30,18 @@ def result_payload(image: RgbImage, segmentation: Segmentation) -> dict[str, Any
     A mask is a black-and-white picture of the size of the shown one; colors are those of the overlay.
     """
     shown = fit_long_side(image, *_RESULT_PX)
-    masks = resize_nearest(segmentation.masks, shown.shape[:2])
+    masks = segmentation.resize_masks(shown.shape[:2])
+    shares = [float(mask.mean()) for mask in segmentation.each_mask()]
     palette = colors(len(segmentation.texts))
     found = [
         {
             "text": text,
             "score": round(float(score), 4),
-            "share": round(float(segmentation.masks[i].mean()), 4),
+            "share": round(shares[i], 4),
             "color": "#" + bytes(palette[i]).hex(),
-            "mask": _encode(Image.fromarray(masks[i]), "png"),
+            "mask": _encode(Image.fromarray(mask), "png"),
         }
-        for i, (text, score) in enumerate(zip(segmentation.texts, segmentation.scores, strict=True))
+        for i, (text, score, mask) in enumerate(zip(segmentation.texts, segmentation.scores, masks, strict=True))
     ]
     rejected = [
         {"text": one.text, "step": one.step, "score": round(one.score, 4), "reason": one.reason}
