@@ -88,6 +88,11 @@ def test_lists_of_texts_hold_words(value):
         make(background_texts=value)
 
 
+def test_texts_of_settings_are_in_unicode():
+    with pytest.raises(InputError, match=r"Expected setting `background_texts` in Unicode, but got '\\ud800'\."):
+        with_settings(SegmenterConfig(), {"background_texts": ("sky", "\ud800")})
+
+
 def test_an_unknown_visual_prompt_is_met_with_the_nearest():
     with pytest.raises(
         InputError, match=r"No visual prompt named 'grey'\. Did you mean 'gray'\? Known: blur, gray, black"

@@ -4,8 +4,8 @@ Importing this package loads neither torch nor transformers; the names below are
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as `typing` has it; to load that takes a moment in which Ctrl-C finds nobody who answers
 if TYPE_CHECKING:
     from clip_as_rnn.config import SegmenterConfig
     from clip_as_rnn.errors import CarError, DependencyError, InputError, WeightsError

@@ -242,6 +242,8 @@ def _check_value(name: str, value: object, annotation: Any, limits: tuple[float,
     for item in value if isinstance(value, tuple) else (value,):
         if name.endswith("visual_prompts") and item not in VISUAL_PROMPTS:
             raise InputError(f"No visual prompt named {item!r}.{suggest(str(item), VISUAL_PROMPTS)}")
+        if isinstance(value, tuple) and any("\ud800" <= char <= "\udfff" for char in str(item)):
+            raise InputError(f"Expected setting `{name}` in Unicode, but got {item!r}.")
         if name.endswith(("template", "templates")) and str(item).count("{}") != 1:
             raise InputError(f"Expected a template with exactly one {{}}, but got {item!r}.")
 

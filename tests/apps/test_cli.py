@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import clip_as_rnn
 import command
 from clip_as_rnn.apps.cli import main, segment
 from clip_as_rnn.config import SegmenterConfig, with_settings
@@ -319,6 +320,17 @@ def test_ctrl_c_ends_with_one_line_and_leaves_nothing_half_written(
     assert files_in(Path("out")) == []
 
 
+def test_ctrl_c_while_the_words_are_read_ends_with_one_line(
+    car: Callable[..., Ending], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.core.TyperGroup.parse_args", interrupt)
+    end = car("presets")
+    assert (end.code, end.out, end.err) == (130, "", "Interrupted; every file that was written is complete.\n")
+
+
 def test_a_text_too_long_for_the_bundled_clip_is_said_in_one_line(
     car: Callable[..., Ending], photo: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -398,3 +410,10 @@ def test_ctrl_c_while_loading_ends_with_one_line_and_code_130(tmp_path: Path):
     done = _car("presets", stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths})
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "Interrupted; every file that was written is complete.\n"
+
+
+def test_nothing_that_takes_time_is_loaded_before_ctrl_c_is_answered():
+    code = f"import sys; sys.path.insert(0, {str(Path(clip_as_rnn.__file__).parents[1])!r})"
+    code += "; import clip_as_rnn.apps.cli.main; print(sorted({'enum', 're', 'typing', 'typer'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

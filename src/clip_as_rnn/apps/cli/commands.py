@@ -35,7 +35,7 @@ app = typer.Typer(
 
 
 def _guarded(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Turn our errors and Ctrl-C into one line and an exit code; anything else is a bug and shows."""
+    """Turn our errors into one line and an exit code, Ctrl-C into an exit code; anything else is a bug and shows."""
 
     @wraps(command)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
@@ -45,7 +45,6 @@ def _guarded(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             say(f"Error: {error}")
             raise typer.Exit(_NO_WEIGHTS if isinstance(error, WeightsError) else _MISTAKE) from error
         except KeyboardInterrupt as error:
-            say("Interrupted; every file that was written is complete.")
             raise typer.Exit(_INTERRUPTED) from error
 
     return guarded
@@ -84,9 +83,11 @@ for command in (segment, demo, presets, evaluate, web, serve):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; return its exit code."""
+    """Run the command line; return its exit code, 130 for Ctrl-C, of which nothing is said yet."""
     try:
         return app(list(arguments) or ["--help"], standalone_mode=False) or 0
+    except typer.Abort:  # what older typer makes of Ctrl-C while it reads the words
+        return _INTERRUPTED
     except _USAGE_ERROR as error:
         say(f"Error: {' '.join(error.format_message().split())}")
         return _MISTAKE

@@ -24,13 +24,15 @@ def main() -> None:
         code = run(sys.argv[1:])
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = _end("Interrupted; every file that was written is complete.", _INTERRUPTED)
+    except KeyboardInterrupt:  # while that was loaded
+        code = _INTERRUPTED
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise  # not the terminal: a bug shows
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - what is left cannot be said either
         code = _end(f"Error: What is to be said cannot be written: {error.strerror}.", _MISTAKE)
+    if code == _INTERRUPTED:
+        _end("Interrupted; every file that was written is complete.", code)
     sys.exit(code)
 
 
