@@ -1,7 +1,7 @@
 """The part of the page that takes a short clip: what stands where, and what happens on which click."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +11,9 @@ import gradio as gr
 from clip_as_rnn.apps.web import components
 from clip_as_rnn.apps.web.clip_handler import MOST_FRAMES, ClipRequest, ClipResponse, handle_clip
 from clip_as_rnn.apps.web.controls import MODES
+from clip_as_rnn.apps.web.run import run_for_visitor
 from clip_as_rnn.apps.web.uploads import VisitorFiles
-from clip_as_rnn.apps.web.workers import StoppedError, Workers
-from clip_as_rnn.errors import CarError
+from clip_as_rnn.apps.web.workers import Job, Workers
 from clip_as_rnn.segmenter import Segmenter
 
 _log = logging.getLogger(__name__)
@@ -94,20 +94,15 @@ class _Callbacks:
     async def find(self, request: gr.Request, clip: Any, texts: Any, mode: Any) -> AsyncGenerator[dict[Any, Any], None]:
         """Run the segmenter over the clip, telling how many frames are done, and fill the page."""
         status, session = self.part.status, str(request.session_hash)
-        yield {status: components.status_line("Waiting for a free place"), self.part.more: gr.Column(visible=False)}
-        try:
+
+        def prepare() -> Callable[[Job], ClipResponse]:
             wanted = ClipRequest(clip=self.files.admit(session, clip), texts=texts, mode=mode)
             new_folder = partial(self.files.new_results, session, "clip")
-            work = partial(handle_clip, wanted, self.segmenter, self.preset, new_folder)
-            async for update in self.workers.run(session, work):
-                yield {status: components.status_line(update)} if isinstance(update, str) else self.part.filled(update)
-        except StoppedError:
-            return  # the visitor has left
-        except CarError as error:
-            yield {status: components.status_line(str(error), "error")}
-        except Exception:  # a bug: the visitor is told that there is one, and the log shows it
-            yield {status: components.status_line("Something went wrong inside; the server's log says what.", "error")}
-            raise
+            return partial(handle_clip, wanted, self.segmenter, self.preset, new_folder)
+
+        yield {status: components.status_line("Waiting for a free place"), self.part.more: gr.Column(visible=False)}
+        async for shown in run_for_visitor(self.workers, session, prepare, status, self.part.filled):
+            yield shown
 
 
 def connect_clip_part(

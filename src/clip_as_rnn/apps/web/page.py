@@ -1,7 +1,7 @@
 """The page itself: what stands where, and what happens on which click."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ from clip_as_rnn.apps.web.clip_page import connect_clip_part, draw_clip_part
 from clip_as_rnn.apps.web.controls import EXAMPLES, MODES, Control, base_preset, offered_controls, offered_presets
 from clip_as_rnn.apps.web.handler import Request, Response, handle
 from clip_as_rnn.apps.web.payload import data_url
+from clip_as_rnn.apps.web.run import run_for_visitor
 from clip_as_rnn.apps.web.uploads import VisitorFiles, open_picture
-from clip_as_rnn.apps.web.workers import StoppedError, Workers
+from clip_as_rnn.apps.web.workers import Job, Workers
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import CarError
 from clip_as_rnn.segmenter import Segmenter
@@ -214,24 +215,16 @@ class _Callbacks:
         self, request: gr.Request, picture: Any, texts: Any, preset: Any, mode: Any, *controls: Any
     ) -> AsyncGenerator[dict[Any, Any], None]:
         """Run the segmenter, telling its progress, and fill the page."""
-        status, session = self.outputs.status, str(request.session_hash)
-        yield self.outputs.emptied()
-        try:
+        session = str(request.session_hash)
+
+        def prepare() -> Callable[[Job], Response]:
             path = self.files.admit(session, picture)
             wanted = Request(picture=path, texts=texts, preset=preset, mode=mode, controls=controls)
-            new_folder = partial(self.files.new_results, session)
-            work = partial(handle, wanted, self.segmenter, self.presets, new_folder)
-            async for update in self.workers.run(session, work):
-                yield (
-                    {status: components.status_line(update)} if isinstance(update, str) else self.outputs.filled(update)
-                )
-        except StoppedError:
-            return  # the visitor has left
-        except CarError as error:
-            yield {status: components.status_line(str(error), "error")}
-        except Exception:  # a bug: the visitor is told that there is one, and the log shows it
-            yield {status: components.status_line("Something went wrong inside; the server's log says what.", "error")}
-            raise
+            return partial(handle, wanted, self.segmenter, self.presets, partial(self.files.new_results, session))
+
+        yield self.outputs.emptied()
+        async for shown in run_for_visitor(self.workers, session, prepare, self.outputs.status, self.outputs.filled):
+            yield shown
 
     def admit(self, request: gr.Request, picture: Any) -> tuple[Any, Any]:
         """Look at a picture as soon as it is chosen; one that cannot be used is taken out again, and why is said."""
