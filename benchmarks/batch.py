@@ -47,6 +47,15 @@ def loop(segmenter: Segmenter, pictures: Sequence[Path]) -> float:
     return (len(pictures) - WARM) / (time.perf_counter() - started)
 
 
+def loop_together(segmenter: Segmenter, pictures: Sequence[Path]) -> float:
+    """Call `segment_many` for all pictures, which encodes a few together; images per second."""
+    started, count = 0.0, -WARM
+    for count, _ in enumerate(segmenter.segment_many(pictures, TEXTS), 1 - WARM):
+        if count == 0:
+            started = time.perf_counter()
+    return count / (time.perf_counter() - started)
+
+
 def timed(outcomes: Iterable[Outcome]) -> float:
     """Take all outcomes; images per second after the first few."""
     started, count = 0.0, -WARM
@@ -57,7 +66,9 @@ def timed(outcomes: Iterable[Outcome]) -> float:
     return count / (time.perf_counter() - started)
 
 
-def run_local(segmenter: Segmenter, pictures: Path, out: Path, threads: Threads, images_at_once: int = 1) -> float:
+def run_local(
+    segmenter: Segmenter, pictures: Path, out: Path, threads: Threads, images_at_once: int | None = None
+) -> float:
     """Run over a folder on threads; images per second."""
     out.mkdir()
     job = Job(
@@ -112,9 +123,14 @@ def main() -> None:
         plain = loop(segmenter, sorted(pictures.iterdir()))
         named = {
             "a plain loop over `segment`, nothing written": plain,
-            "runner, 1 picture at once": run_local(segmenter, pictures, Path(place, "one"), Threads(1, os.cpu_count())),
-            f"runner, {threads.pictures} pictures at once": run_local(segmenter, pictures, Path(place, "two"), threads),
+            "runner, `--workers 1`": run_local(segmenter, pictures, Path(place, "one"), Threads(1, os.cpu_count())),
+            "runner, `--batch 1`": run_local(segmenter, pictures, Path(place, "alone"), threads, 1),
+            f"runner as it is: {threads.pictures} workers, 4 pictures encoded together": run_local(
+                segmenter, pictures, Path(place, "two"), threads
+            ),
+            "runner, `--batch 8`": run_local(segmenter, pictures, Path(place, "eight"), threads, 8),
             f"`--engine ray`, {threads.pictures} actors": run_ray(pictures, Path(place, "ray"), threads),
+            "`segment_many`, nothing written": loop_together(segmenter, sorted(pictures.iterdir())),
             "a plain loop again": loop(segmenter, sorted(pictures.iterdir())),
         }
         many = link_pictures(Path(place, "many"), arguments.for_memory)

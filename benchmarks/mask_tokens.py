@@ -90,9 +90,9 @@ def _time_once(segmenter: Segmenter, texts: tuple[str, ...]) -> StageTimes:
     pixels, stages = photo(PHOTO_HW), segmenter.stages
     resized = limit_size(pixels, segmenter.config.max_side_px)
     started = time.perf_counter()
-    for_proposer = stages.proposer.encode_image(resized)
+    for_proposer = stages.proposer.encode_images([resized])[0]
     proposed = time.perf_counter()
-    for_classifier = stages.classifier.encode_image(resized)
+    for_classifier = stages.classifier.encode_images([resized])[0]
     encoded = EncodedImage(pixels, resized, for_proposer, for_classifier, None, stages, 0.0)
     classified_s = time.perf_counter() - proposed
     result = segmenter.segment(encoded, texts, trace=True)

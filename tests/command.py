@@ -1,7 +1,7 @@
 """The command line on a segmenter that is made up, for the tests of it: `car(*arguments)` says how a run ended."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import EncodedTexts
 from fake_results import fake_segmentation
 
 GHOST = "ghost"  # the fake rejects this text at step 1
@@ -29,10 +30,17 @@ class FakeSegmenter(Segmenter):
         if any(len(text) > 300 for text in texts):
             raise InputError("Expected texts of at most 77 tokens, but 'long' has 400.")
 
-    def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
+    def segment(self, image: np.ndarray, texts: EncodedTexts, *, trace: bool = False) -> Segmentation:
         if image.shape[1] > 500:
             raise InputError("The image has too many patches.")
-        return fake_segmentation(image.shape[:2], texts, {GHOST: 1}, trace=trace)
+        return fake_segmentation(image.shape[:2], texts.queries, {GHOST: 1}, trace=trace)
+
+    def encode_texts(self, texts: tuple[str, ...]) -> EncodedTexts:
+        return EncodedTexts(texts, None, None, 0.0)
+
+    def encode_each(self, images: Sequence[np.ndarray]) -> list[np.ndarray | InputError]:
+        wide = InputError("The image has too many patches.")
+        return [wide if image.shape[1] > 500 else image for image in images]
 
     def describe(self) -> dict[str, str]:
         return {"model": self.config.propose.model, "device": "cpu"}

@@ -32,6 +32,7 @@ class FakeProposer:
 
     def __init__(self):
         self.encoded = []  # first pixel of each image, as it is encoded
+        self.encoded_at_once = []  # images of each call of encode_images
         self.questions = []  # texts of each call of encode_texts
         self.proposed = []  # (texts, step) of each call
         self.certainty = {}  # of each text, if any is given
@@ -39,9 +40,10 @@ class FakeProposer:
     def check_texts(self, texts):
         refuse_long(texts)
 
-    def encode_image(self, image):
-        self.encoded.append(int(image[0, 0, 0]))
-        return FakeImage(image)
+    def encode_images(self, images):
+        self.encoded += [int(image[0, 0, 0]) for image in images]
+        self.encoded_at_once.append(len(images))
+        return [FakeImage(image) for image in images]
 
     def encode_texts(self, texts, tick=ignore_tick):
         self.questions.append(tuple(texts))
@@ -66,8 +68,8 @@ class FakeClassifier:
     def check_texts(self, texts):
         refuse_long(texts)
 
-    def encode_image(self, image):
-        return FakeImage(image)
+    def encode_images(self, images):
+        return [FakeImage(image) for image in images]
 
     def encode_texts(self, texts, tick=ignore_tick):
         return tuple(texts)

@@ -106,6 +106,14 @@ def test_images_side_by_side_find_what_each_finds_alone(segmenter):
         assert (one.label_map() == other.label_map()).mean() > 0.999
 
 
+def test_on_processors_images_encoded_together_give_to_the_last_bit_what_each_gives_alone(segmenter):
+    pictures = [photo(60, 80, seed) for seed in range(5)] + [photo(80, 60)]
+    alone = [segmenter.segment(picture, TEXTS) for picture in pictures]
+    for _ in range(2):  # by the second time it is known which sizes may share a pass
+        for one, other in zip(segmenter.encode_each(pictures), alone, strict=True):
+            assert same(segmenter.segment(one, TEXTS), other)
+
+
 def test_the_order_of_the_texts_changes_rows_only(segmenter):
     forth = segmenter.segment(photo(60, 80), TEXTS)
     back = segmenter.segment(photo(60, 80), TEXTS[::-1])

@@ -173,6 +173,28 @@ def test_images_side_by_side_share_the_classifiers_passes():
     assert segmenter.stages.classifier.images_at_once == [3, 2, 1]  # the nth image needs n steps
 
 
+def test_images_side_by_side_are_encoded_together():
+    segmenter = fake_segmenter(share)
+    list(segmenter.segment_many(images(5), ["a"], images_at_once=2))
+    assert segmenter.stages.proposer.encoded_at_once == [2, 2, 1]
+
+
+def test_of_images_encoded_together_one_that_cannot_be_leaves_the_others_as_they_are():
+    segmenter = fake_segmenter(by_brightness)
+    good, bad, other = segmenter.encode_each([images(4)[3], "no such file.jpg", images(3)[2]])
+    assert isinstance(bad, InputError)
+    assert "no such file.jpg" in str(bad)
+    for encoded, image in ((good, images(4)[3]), (other, images(3)[2])):
+        assert summary(segmenter.segment(encoded, list("abcde"))) == summary(segmenter.segment(image, list("abcde")))
+    assert segmenter.encode_each([]) == []
+
+
+def test_frames_of_a_clip_are_encoded_together():
+    segmenter = fake_segmenter(share, window_frames=8, context_frames=2)
+    assert len(list(segmenter.segment_video(images(10), ["a"]))) == 10
+    assert segmenter.stages.proposer.encoded_at_once == [4, 4, 2]
+
+
 def test_images_are_read_as_they_are_needed():
     read = []
 
@@ -236,6 +258,17 @@ def test_several_questions_about_an_encoded_image_cost_one_image_pass():
 def test_an_image_encoded_by_another_segmenter_is_refused():
     with pytest.raises(InputError, match=r"encoded by another segmenter; encode it with this one\."):
         fake_segmenter(share).segment(fake_segmenter(share).encode(IMAGE), ["a"])
+
+
+def test_texts_encoded_once_serve_any_number_of_images():
+    segmenter = fake_segmenter(by_brightness)
+    texts = segmenter.encode_texts([*"abcde", "a"])
+    results = [segmenter.segment(image, texts) for image in images(4)]
+    assert segmenter.stages.proposer.questions == [tuple("abcde")]
+    assert [one.seconds["encode_text"] for one in results] == [0.0] * 4
+    assert [summary(one) for one in results] == [summary(segmenter.segment(one, list("abcde"))) for one in images(4)]
+    with pytest.raises(InputError, match="too long"):
+        segmenter.encode_texts(["a" * 71])
 
 
 def test_shared_work_is_booked_once():

@@ -21,7 +21,7 @@ def make_proposer(clip, mode="semantic", encode_text=None, **settings):
 
 def init_state(proposer, clip, pixels, asked, attention_layers=0):
     """Begin a recurrence on prepared pixels."""
-    features = clip.encode_patches(pixels, attention_layers=attention_layers)
+    features = clip.encode_patches(pixels, attention_layers=attention_layers)[0]
     affinity = None if features.attention is None else normalize_affinity(features.attention)
     return proposer.init_state(ProposalImage(features, affinity), proposer.encode_texts(asked))
 

@@ -4,7 +4,7 @@ The stages are passed in; this module knows no model. Image work, text work and 
 several questions about one image cost one image pass.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -41,7 +41,7 @@ class Segmenter:
     def segment(
         self,
         image: ImageSource | EncodedImage,
-        texts: Sequence[str],
+        texts: Sequence[str] | EncodedTexts,
         *,
         trace: bool = False,
         callback: Callback | None = None,
@@ -51,7 +51,7 @@ class Segmenter:
         Args:
             image: a path, bytes of a file, a PIL image, (h, w, 3) uint8 array or (3, h, w) uint8 tensor, RGB; or what
                 `encode` returned for it, which saves the image pass.
-            texts: what to look for, one or more; duplicates are merged.
+            texts: what to look for, one or more; duplicates are merged. Or what `encode_texts` returned for them.
             trace: keep every step: what was proposed, scored and dropped.
             callback: told of every piece of work before it begins; what it raises ends the segmentation.
 
@@ -59,10 +59,12 @@ class Segmenter:
             InputError: an image that cannot be read, no texts, a blank one, or one that is too long for CLIP.
         """
         report = callback or _ignore
-        queries = self._check_queries(texts)
+        queries = texts.queries if isinstance(texts, EncodedTexts) else self._check_queries(texts)
         report(Progress("encode", 0, len(queries)))
-        encoded_image, encoded_texts = self._encoded(image), self._encode_queries(queries, report)
-        (segmentation,) = self._segment_encoded([encoded_image], encoded_texts, trace=trace, report=report)
+        encoded = self._encode_unless([image], _ignore_call)
+        spent_before = replace(texts, seconds=0.0) if isinstance(texts, EncodedTexts) else None
+        encoded_texts = spent_before or self._encode_queries(queries, report)
+        (segmentation,) = self._segment_encoded(encoded, encoded_texts, trace=trace, report=report)
         return segmentation
 
     def segment_many(
@@ -76,7 +78,8 @@ class Segmenter:
     ) -> Iterator[Segmentation]:
         """Find the texts in each image, in order; images are read as they are needed.
 
-        `images_at_once` of them go through the recurrence side by side, so that the classifier's passes are full.
+        `images_at_once` of them are encoded together and go through the recurrence side by side, so that the passes of
+        the encoders are full; those of one size share the passes of the image towers.
         The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
         errors are those of `segment`; texts are checked at once, images when it is their turn.
         """
@@ -115,9 +118,8 @@ class Segmenter:
         texts = self._encode_queries(queries, report)
 
         def encode() -> Iterator[EncodedImage]:
-            for frame in frames:
-                report(Progress("encode", 0, len(queries)))
-                yield self._encoded(frame)
+            while some := list(islice(frames, _IMAGES_AT_ONCE)):
+                yield from self._encode_unless(some, lambda: report(Progress("encode", 0, len(queries))))
 
         memory: Memory | None = None
         for encoded, done, continues in cut_windows(encode(), self.config.video):
@@ -144,10 +146,7 @@ class Segmenter:
         report(Progress("encode", 0, len(queries)))
         texts = self._encode_queries(queries, report)
         while batch := list(islice(images, images_at_once)):
-            encoded = []
-            for image in batch:
-                report(Progress("encode", 0, len(queries)))
-                encoded.append(self._encoded(image))
+            encoded = self._encode_unless(batch, lambda: report(Progress("encode", 0, len(queries))))
             yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
             texts = replace(texts, seconds=0.0)  # spent on the first images
 
@@ -278,7 +277,6 @@ class Segmenter:
             return Segmentation.from_label_map(masks, **described)
         return Segmentation(masks=masks, **described)
 
-    @own_precision()
     def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.
 
@@ -287,22 +285,40 @@ class Segmenter:
         Raises:
             InputError: an image that cannot be read, or with more patches than fit into memory.
         """
-        pixels = image.pixels if isinstance(image, EncodedImage) else read_image(image)
-        stopwatch = Stopwatch()
-        with stopwatch.measure("encode_image"):
-            resized = limit_size(pixels, self.config.max_side_px)
-            proposer_encoding = self.stages.proposer.encode_image(resized)
-            classifier_encoding = self.stages.classifier.encode_image(resized)
-            replacer_encoding = self._encode_for_replacer(image, pixels)
-        return EncodedImage(
-            pixels,
-            resized,
-            proposer_encoding,
-            classifier_encoding,
-            replacer_encoding,
-            self.stages,
-            stopwatch.seconds["encode_image"],
-        )
+        (encoded,) = self._encode_images([image], _ignore_call)
+        return encoded
+
+    def encode_each(self, images: Sequence[ImageSource | EncodedImage]) -> list[EncodedImage | InputError]:
+        """Do with each of a few images what `encode` does with one; those of one size share the encoders' passes.
+
+        What is made of an image does not depend on its neighbors, up to the rounding of batched products. In the place
+        of one that cannot be encoded stands what `encode` raises.
+        """
+        try:
+            return [*self._encode_images(images, _ignore_call)]
+        except InputError as error:
+            if len(images) == 1:
+                return [error]
+        return [outcome for image in images for outcome in self.encode_each([image])]
+
+    @own_precision()
+    def _encode_images(
+        self, images: Sequence[ImageSource | EncodedImage], tick: Callable[[], None]
+    ) -> list[EncodedImage]:
+        """Encode images together, where the stages can; `tick` is called before each piece of work."""
+        pixels = [image.pixels if isinstance(image, EncodedImage) else read_image(image) for image in images]
+        stopwatch, for_replacer = Stopwatch(), []
+        with stopwatch.measure("encode_image", shared_by=max(1, len(images))):
+            tick()
+            resized = [limit_size(one, self.config.max_side_px) for one in pixels]
+            for_proposer = self.stages.proposer.encode_images(resized)
+            for_classifier = self.stages.classifier.encode_images(resized)
+            for i, image in enumerate(images):
+                if i:
+                    tick()
+                for_replacer.append(self._encode_for_replacer(image, pixels[i]))
+        encodings = zip(pixels, resized, for_proposer, for_classifier, for_replacer, strict=True)
+        return [EncodedImage(*own, self.stages, stopwatch.seconds["encode_image"]) for own in encodings]
 
     def _encode_for_replacer(self, image: ImageSource | EncodedImage, pixels: RgbImage) -> Any:
         """Take what an equal replacer made of the image before, else make it."""
@@ -329,13 +345,26 @@ class Segmenter:
             classifier_encoding = self.stages.classifier.encode_texts(queries, tick)
         return EncodedTexts(queries, proposer_encoding, classifier_encoding, stopwatch.seconds["encode_text"])
 
-    def _encoded(self, image: ImageSource | EncodedImage) -> EncodedImage:
-        """Encode an image unless it was."""
-        if not isinstance(image, EncodedImage):
-            return self.encode(image)
-        if image.stages is not self.stages:
+    def _encode_unless(
+        self, images: Sequence[ImageSource | EncodedImage], tick: Callable[[], None]
+    ) -> list[EncodedImage]:
+        """Encode those of a few images that were not encoded yet, together."""
+        if any(isinstance(image, EncodedImage) and image.stages is not self.stages for image in images):
             raise InputError("This image was encoded by another segmenter; encode it with this one.")
-        return replace(image, seconds=0.0)  # spent before
+        missing = [image for image in images if not isinstance(image, EncodedImage)]
+        made = iter(self._encode_images(missing, tick) if missing else ())
+        return [
+            replace(image, seconds=0.0) if isinstance(image, EncodedImage) else next(made)  # 0.0: spent before
+            for image in images
+        ]
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Do all that depends on the texts alone; `segment` of this segmenter takes the outcome in their place.
+
+        Raises:
+            InputError: as `segment`.
+        """
+        return self._encode_queries(self._check_queries(texts), _ignore)
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Check before the first image what would otherwise fail on every one of them.
@@ -365,3 +394,7 @@ class Segmenter:
 
 def _ignore(_: Progress) -> None:
     """Report to nobody."""
+
+
+def _ignore_call() -> None:
+    """Tell nobody."""

@@ -4,6 +4,7 @@ The checks run in the tests only, where jaxtyping and beartype watch every call.
 Axes: n texts, h and w pixels, gh and gw patches, d the width of CLIP's joint space.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,6 +13,7 @@ from torch import Tensor
 
 RgbImage: TypeAlias = UInt8[ndarray, "h w 3"]  # sRGB, row by row
 ResizedImage: TypeAlias = UInt8[ndarray, "H W 3"]  # the same at another size
+RgbImages: TypeAlias = Sequence[UInt8[ndarray, "_ _ 3"]]  # each of a size of its own
 Pixels: TypeAlias = Float[Tensor, "b 3 H W"]  # normalized and sized as the CLIP at hand wants them
 Features: TypeAlias = Float[Tensor, "n d"]  # of length 1
 PatchMaps: TypeAlias = Float[Tensor, "n gh gw"]  # one value per patch

@@ -52,6 +52,22 @@ def test_the_same_command_goes_on_other_settings_are_refused_and_overwrite_begin
     assert [line.get("found") for line in lines] == [None, ["dog"], ["dog"], ["dog"]]
 
 
+def test_pictures_share_passes_where_asked_and_a_run_goes_on_with_another_share(
+    car: Callable[..., Ending], photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encode, sizes = command.FakeSegmenter.encode_each, []
+    monkeypatch.setattr(
+        command.FakeSegmenter, "encode_each", lambda self, images: sizes.append(len(images)) or encode(self, images)
+    )
+    Image.new("RGB", (600, 48), "tan").save(photos / "wide.png")
+    ending = car("segment", "photos", "-f", "json", "-t", "cat", "--batch", "3")
+    assert (ending.code, ending.out.count("cat 0.90"), sizes) == (1, 2, [3])
+    assert "wide.png: The image has too many patches." in ending.err
+    again = car("segment", "photos", "-f", "json", "-t", "cat", "--batch", "1")
+    assert (again.code, again.err.count("Skipped"), sizes) == (1, 2, [3, 1])
+    assert "'--batch'" in car("segment", "photos", "-t", "cat", "--batch", "0").err
+
+
 def test_one_picture_is_no_run_and_always_done_anew(car: Callable[..., Ending], photos: Path):
     assert "cat" in car("segment", "photos/a.png", "-t", "cat", "-f", "json").out
     assert "dog" in car("segment", "photos/a.png", "-t", "dog", "-f", "json").out

@@ -17,6 +17,7 @@ from clip_as_rnn.batch.sources import list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import DependencyError, InputError, WeightsError
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.state import EncodedTexts
 from command import FakeSegmenter
 from fake_ray import FakeRay
 from fake_results import fake_segmentation
@@ -32,9 +33,9 @@ class ShadeSegmenter(FakeSegmenter):
 
     seen: list[int] = []  # noqa: RUF012 - of all actors together
 
-    def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
+    def segment(self, image: np.ndarray, texts: EncodedTexts, *, trace: bool = False) -> Segmentation:
         self.seen.append(int(image[0, 0, 0]))
-        return fake_segmentation(image.shape[:2], texts, {"dog": 1 + int(image[0, 0, 0]) % 2}, trace=trace)
+        return fake_segmentation(image.shape[:2], texts.queries, {"dog": 1 + int(image[0, 0, 0]) % 2}, trace=trace)
 
     def describe(self) -> dict[str, str]:
         return {"model_fingerprint": "a"}

@@ -19,6 +19,7 @@ from clip_as_rnn.batch.sources import list_sources
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.result import Segmentation
+from clip_as_rnn.state import EncodedTexts
 from command import FakeSegmenter
 from fake_results import fake_segmentation
 
@@ -34,10 +35,10 @@ class PixelSegmenter(FakeSegmenter):
         super().__init__(SegmenterConfig())
         self.seen: list[int] = []
 
-    def segment(self, image: np.ndarray, texts: tuple[str, ...], *, trace: bool = False) -> Segmentation:
+    def segment(self, image: np.ndarray, texts: EncodedTexts, *, trace: bool = False) -> Segmentation:
         self.seen.append(int(image[0, 0, 0]))
-        lives = {text: 1 for i, text in enumerate(texts) if image[0, 0, 0] % (i + 2) == 0}
-        return fake_segmentation(image.shape[:2], texts, lives, trace=trace)
+        lives = {text: 1 for i, text in enumerate(texts.queries) if image[0, 0, 0] % (i + 2) == 0}
+        return fake_segmentation(image.shape[:2], texts.queries, lives, trace=trace)
 
     def describe(self) -> dict[str, str]:
         return {"model_fingerprint": "a"}
@@ -56,7 +57,9 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def run(photos: Path, out: Path, segmenter: FakeSegmenter | None = None, **changes: object) -> list[Outcome]:
+def run(
+    photos: Path, out: Path, segmenter: FakeSegmenter | None = None, *, accelerated: bool = False, **changes: object
+) -> list[Outcome]:
     """Run a job over a folder, on two threads, as the command does."""
     out.mkdir(exist_ok=True)
     settings = describe_settings(TEXTS, SegmenterConfig())
@@ -69,7 +72,8 @@ def run(photos: Path, out: Path, segmenter: FakeSegmenter | None = None, **chang
             }
         )
         sources = list_sources([photos], standing=manifest.stems)
-        return list(segment_files(sources, job, lambda: segmenter or PixelSegmenter(), manifest=manifest, threads=TWO))
+        options = {"manifest": manifest, "threads": TWO, "accelerated": accelerated}
+        return list(segment_files(sources, job, lambda: segmenter or PixelSegmenter(), **options))
 
 
 def results(out: Path) -> dict[str, object]:
@@ -233,23 +237,66 @@ def test_a_mistake_that_concerns_all_ends_the_run_and_the_data_sets_are_finished
 
 def test_images_side_by_side_have_the_results_of_images_alone(photos: Path, tmp_path: Path):
     class SideBySide(PixelSegmenter):
-        def encode(self, image: np.ndarray) -> np.ndarray:
-            if image.shape[1] == 9:
-                raise InputError("too many patches")
-            return image
+        def encode_each(self, images):
+            sizes.append(len(images))
+            return [InputError("too many patches") if image.shape[1] == 9 else image for image in images]
 
-        def segment_many(self, images, texts, *, trace=False, images_at_once=4):
-            return [self.segment(image, texts, trace=trace) for image in images]
-
+    sizes: list[int] = []
     alone = run(photos, tmp_path / "a")
     groups = run(photos, tmp_path / "b", SideBySide(), images_at_once=4)
     assert [one.path for one in groups] == [one.path for one in alone]
     told = {one.path.name: str(one.error) for one in groups if one.error}
+    assert max(sizes) == 4
     assert told["01.jpg"] == "too many patches"
     assert set(told) == {"01.jpg", "broken.jpg"}
     for one, other in zip(alone, groups, strict=True):
         if one.segmentation and other.segmentation:
             np.testing.assert_array_equal(one.segmentation.masks, other.segmentation.masks)
+
+
+def test_pictures_share_passes_where_asked_and_on_accelerators(photos: Path, tmp_path: Path):
+    class Counting(PixelSegmenter):
+        def encode_each(self, images):
+            sizes.append(len(images))
+            return super().encode_each(images)
+
+    sizes: list[int] = []
+    for asked, accelerated, most in ((None, False, 4), (None, True, 8), (3, False, 3), (1, True, 1)):
+        sizes.clear()
+        run(photos, tmp_path / f"{asked}-{accelerated}", Counting(), images_at_once=asked, accelerated=accelerated)
+        assert max(sizes) == most
+
+
+def test_large_pictures_are_in_hand_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    encode, sizes = PixelSegmenter.encode_each, []
+    monkeypatch.setattr(
+        PixelSegmenter, "encode_each", lambda self, images: sizes.append(len(images)) or encode(self, images)
+    )
+    monkeypatch.setattr("clip_as_rnn.batch.job._PIXELS_AT_ONCE", 9 * 9)  # the smallest picture has as many
+    run(photos, tmp_path / "out", images_at_once=4)
+    assert sizes.count(1) >= len(sizes) - 1
+    assert sum(sizes) == PICTURES - 1
+
+
+def test_a_run_that_is_stopped_begins_no_further_picture_and_records_what_it_made(photos: Path, tmp_path: Path):
+    class Slow(PixelSegmenter):
+        def segment(self, *arguments: object, **options: object) -> Segmentation:
+            time.sleep(0.05)
+            return super().segment(*arguments, **options)
+
+    segmenter, out = Slow(), tmp_path / "out"
+    out.mkdir()
+    with Manifest(out, describe_settings(TEXTS, SegmenterConfig()), overwrite=False, mixed=False) as manifest:
+        job = Job(
+            **{"texts": TEXTS, "preset": "default", "config": SegmenterConfig(), "folder": out},
+            **{"formats": ("labels",), "images_at_once": 2},
+        )
+        outcomes = segment_files(list_sources([photos]), job, lambda: segmenter, manifest=manifest, threads=TWO)
+        next(outcomes)
+        begun = len(segmenter.seen)
+        outcomes.close()
+    assert len(segmenter.seen) <= min(begun + TWO.pictures, PICTURES - 2)
+    assert (out / MANIFEST).read_text().count('"outputs"') == len(segmenter.seen)
 
 
 @pytest.mark.parametrize(

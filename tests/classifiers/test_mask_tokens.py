@@ -67,7 +67,7 @@ def make_classifier(clip, made=MaskTokenClassifier, **changes):
 
 def masks_of(classifier, texts, maps, image=IMAGE):
     active = np.arange(len(maps))
-    return MasksToClassify(classifier.encode_image(image), classifier.encode_texts(texts), active, maps)
+    return MasksToClassify(classifier.encode_images([image])[0], classifier.encode_texts(texts), active, maps)
 
 
 def judge(clip, texts, maps, image=IMAGE, **changes):
@@ -80,7 +80,7 @@ def slow_scores(clip, texts, maps, config):
     """Show every mask to the encoder alone, its patches found by painting the mask and looking at each of them."""
     side_px, patch_px = clip.preprocessor.image_size, clip.patch_px
     pixels = normalize([square_image(IMAGE, side_px, config.classifier_view)], clip.preprocessor)
-    keys = clip.encode_keys(pixels, first_block=config.mask_token_block)
+    keys = clip.encode_keys(pixels, first_block=config.mask_token_block)[0]
     means = torch.stack([clip.encode_text([t.format(text) for t in config.templates]).mean(0) for text in texts])
     means = torch.nn.functional.normalize(means, dim=1)
     scores = []
@@ -114,7 +114,7 @@ def test_features_at_three_thresholds_can_be_averaged(clip):
     maps, texts, features = maps_of(2), ["cat", "sky"], []
     for eta in (0.25, 0.5, 1.0):
         classifier = make_classifier(clip, mask_threshold=eta)
-        image = classifier.encode_image(IMAGE)
+        image = classifier.encode_images([IMAGE])[0]
         features += clip.encode_masks([image.keys], [classifier._find_patches(maps, image)])
     assert not torch.allclose(features[0], features[1])
     means = torch.nn.functional.normalize(torch.stack(features).mean(0), dim=1)

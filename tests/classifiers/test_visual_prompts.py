@@ -65,7 +65,7 @@ def make_classifier(clip, **changes):
 def masks_of(classifier, texts, maps, image=IMAGE):
     """Put maps before a classifier, row i for text i of as many as there are maps."""
     active = np.arange(len(maps))
-    return MasksToClassify(classifier.encode_image(image), classifier.encode_texts(texts), active, maps)
+    return MasksToClassify(classifier.encode_images([image])[0], classifier.encode_texts(texts), active, maps)
 
 
 def judge(clip, texts, maps, image=IMAGE, **changes):

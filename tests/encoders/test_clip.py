@@ -71,25 +71,25 @@ def test_skipped_blocks_are_the_last_ones(clip, skipped):
 def test_attention_is_the_mean_over_heads_and_the_last_layers(clip, layers):
     pixels = pixels_of(1, 3, 32, 32)
     expected = torch.stack(eager(clip, pixels).attentions[-layers:]).mean((0, 2))[0, 1:, 1:]
-    view = clip.encode_patches(pixels, attention_layers=layers)
+    view = clip.encode_patches(pixels, attention_layers=layers)[0]
     torch.testing.assert_close(view.attention, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_more_layers_than_there_are_is_all_of_them(clip):
     pixels = pixels_of(1, 3, 32, 32)
-    all_layers = clip.encode_patches(pixels, attention_layers=4).attention
-    assert torch.equal(clip.encode_patches(pixels, attention_layers=99).attention, all_layers)
+    all_layers = clip.encode_patches(pixels, attention_layers=4)[0].attention
+    assert torch.equal(clip.encode_patches(pixels, attention_layers=99)[0].attention, all_layers)
 
 
 def test_without_affinity_no_attention_is_computed(clip):
-    assert clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0).attention is None
+    assert clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0)[0].attention is None
 
 
 @pytest.mark.parametrize("layers", [0, 2])
 def test_a_view_holds_what_transformers_computes(clip, layers):
     pixels = pixels_of(1, 3, 32, 32)
     states = eager(clip, pixels)
-    view = clip.encode_patches(pixels, attention_layers=layers)
+    view = clip.encode_patches(pixels, attention_layers=layers)[0]
     torch.testing.assert_close(view.last_input, states.hidden_states[-2], atol=1e-5, rtol=1e-4)
     activations = clip.vision.encoder.layers[-1].layer_norm1(states.hidden_states[-2])[0, 1:]
     torch.testing.assert_close(view.activations, activations, atol=1e-5, rtol=1e-4)
@@ -100,7 +100,7 @@ def test_a_view_holds_what_transformers_computes(clip, layers):
 
 
 def test_an_image_may_have_any_whole_number_of_patches(clip):
-    view = clip.encode_patches(pixels_of(1, 3, 8, 56), attention_layers=1)
+    view = clip.encode_patches(pixels_of(1, 3, 8, 56), attention_layers=1)[0]
     assert view.grid_hw == (1, 7)
     assert view.attention.shape == (7, 7)
 
@@ -130,13 +130,13 @@ def test_an_image_is_encoded_alike_in_any_batch(clip):
 
 
 def test_nothing_that_was_read_asks_for_gradients(clip):
-    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=2)
+    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=2)[0]
     pulled = clip.pooled_gradient(view, torch.eye(clip.embed_dim))
     assert not any(tensor.requires_grad for tensor in (view.pooled, view.attention, pulled, *clip.model.parameters()))
 
 
 def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
-    view = clip.encode_patches(pixels_of(1, 3, 32, 40), attention_layers=0)
+    view = clip.encode_patches(pixels_of(1, 3, 32, 40), attention_layers=0)[0]
     directions = torch.eye(clip.embed_dim)[:5]
     at_once = clip.pooled_gradient(view, directions)
     monkeypatch.setattr(pull_back, "_GRADIENT_BYTES", 1)
@@ -146,7 +146,7 @@ def test_pulling_back_in_pieces_is_the_same(clip, monkeypatch):
 def memory_bound(patches_hw, budget, directions, monkeypatch):
     """Return the largest tensor, in numbers, that pulling some directions back makes."""
     clip, largest = untrained_clip(), [0]
-    view = clip.encode_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), attention_layers=0)
+    view = clip.encode_patches(pixels_of(1, 3, 8 * patches_hw[0], 8 * patches_hw[1]), attention_layers=0)[0]
     monkeypatch.setattr(pull_back, "_GRADIENT_BYTES", budget)
 
     class Measure(TorchDispatchMode):
@@ -169,7 +169,7 @@ def test_what_pulling_back_takes_grows_with_the_patches_and_not_with_their_squar
 
 @pytest.mark.parametrize("grid_hw", [(1, 1), (4, 5), (1, 9)])
 def test_pulling_back_is_the_mean_gradient_over_patches(clip, grid_hw):
-    view = clip.encode_patches(pixels_of(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), attention_layers=0)
+    view = clip.encode_patches(pixels_of(1, 3, 8 * grid_hw[0], 8 * grid_hw[1]), attention_layers=0)[0]
     layer = clip.vision.encoder.layers[-1]
     normed = layer.layer_norm1(view.last_input.clone()).detach().requires_grad_()
     tokens = view.last_input.clone() + layer.self_attn(normed)[0]
@@ -183,14 +183,14 @@ def test_pulling_back_is_the_mean_gradient_over_patches(clip, grid_hw):
 @pytest.mark.parametrize("count", [1, 16])
 def test_gradients_are_pulled_back_in_inference_mode_too(clip, count):
     pixels, directions = pixels_of(1, 3, 32, 32), torch.eye(clip.embed_dim)[:count]
-    expected = clip.pooled_gradient(clip.encode_patches(pixels, attention_layers=0), directions)
+    expected = clip.pooled_gradient(clip.encode_patches(pixels, attention_layers=0)[0], directions)
     with torch.inference_mode():
-        view = clip.encode_patches(pixels, attention_layers=0)
+        view = clip.encode_patches(pixels, attention_layers=0)[0]
         assert torch.equal(clip.pooled_gradient(view, directions), expected)
 
 
 def test_no_directions_have_no_gradients(clip):
-    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0)
+    view = clip.encode_patches(pixels_of(1, 3, 32, 32), attention_layers=0)[0]
     assert clip.pooled_gradient(view, torch.zeros(0, clip.embed_dim)).shape == (0, 16)
 
 

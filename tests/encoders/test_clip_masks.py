@@ -56,7 +56,7 @@ def slow_masks(clip, pixels, masks, *, first_block=0, skipped_blocks=0, half_pos
 
 
 def fast_masks(clip, pixels, masks, **settings):
-    keys = clip.encode_keys(pixels, **{"first_block": 0, **settings})
+    keys = clip.encode_keys(pixels, **{"first_block": 0, **settings})[0]
     (features,) = clip.encode_masks([keys], [masks])
     return features
 
@@ -113,7 +113,7 @@ def test_several_images_share_passes_and_nothing_else(clip, monkeypatch, at_once
     monkeypatch.setattr(transformer, "_MASKS_PER_PASS", at_once)
     images = [pixels_of(32, 32, seed=1), pixels_of(24, 40, seed=2), pixels_of(32, 32, seed=3)]
     masks = [some_masks(count, grid_hw) for count, grid_hw in ((5, (4, 4)), (0, (3, 5)), (3, (4, 4)))]
-    together = clip.encode_masks([clip.encode_keys(one, first_block=1) for one in images], masks)
+    together = clip.encode_masks([clip.encode_keys(one, first_block=1)[0] for one in images], masks)
     for features, pixels, own in zip(together, images, masks, strict=True):
         torch.testing.assert_close(features, fast_masks(clip, pixels, own, first_block=1), atol=1e-5, rtol=0)
 

@@ -65,7 +65,7 @@ def test_image_features_are_the_librarys(library, encoder):
 def test_patch_features_are_the_librarys(library, encoder, layers):
     pixels = pixels_of(1, 3, 32, 32)
     patches, pooled = library.patches(pixels)
-    view = encoder.encode_patches(pixels, attention_layers=layers)
+    view = encoder.encode_patches(pixels, attention_layers=layers)[0]
     torch.testing.assert_close(view.patches, patches, **CLOSE)
     torch.testing.assert_close(view.pooled, pooled, **CLOSE)
 
@@ -75,7 +75,7 @@ def test_attention_is_the_mean_over_heads_and_the_last_layers(library, encoder):
     with torch.no_grad():
         kept = library.model.vision_model(pixels, output_attentions=True).attentions
     expected = torch.stack(kept[-2:]).mean((0, 2))[0, library.extra :, library.extra :]
-    torch.testing.assert_close(encoder.encode_patches(pixels, attention_layers=2).attention, expected, **CLOSE)
+    torch.testing.assert_close(encoder.encode_patches(pixels, attention_layers=2)[0].attention, expected, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_attention_is_the_mean_over_heads_and_the_last_layers(library, encoder):
 def test_other_sizes_are_read_as_the_library_interpolates(library, encoder, size_hw):
     pixels = pixels_of(1, 3, *size_hw)
     patches, pooled = library.patches(pixels, **library.interpolation)
-    view = encoder.encode_patches(pixels, attention_layers=1)
+    view = encoder.encode_patches(pixels, attention_layers=1)[0]
     assert view.grid_hw == (size_hw[0] // 8, size_hw[1] // 8)
     torch.testing.assert_close(view.patches, patches, **CLOSE)
     torch.testing.assert_close(view.pooled, pooled, **CLOSE)
@@ -137,7 +137,7 @@ def test_the_closed_form_cam_is_a_backward_pass_per_text(library, encoder, monke
 
 def test_pulling_back_is_the_mean_gradient_over_patches_in_pieces_too(library, encoder, monkeypatch):
     pixels, directions = pixels_of(1, 3, 32, 32), torch.eye(encoder.embed_dim)
-    view = encoder.encode_patches(pixels, attention_layers=0)
+    view = encoder.encode_patches(pixels, attention_layers=0)[0]
     held, pooled = slow_z(library, pixels, view.last_input)
     slow = [torch.autograd.grad(pooled, held[0], one.double(), retain_graph=True)[0] for one in directions]
     expected = torch.stack([one[0, library.extra :].mean(0) for one in slow]).float()
@@ -195,7 +195,7 @@ def test_mask_tokens_are_full_attention_under_a_boolean_mask(library, encoder, f
     if "mask_token_block" in encoder.refused:
         first_block = 0
     pixels, masks = pixels_of(1, 3, 32, 32), some_masks(9)
-    keys = encoder.encode_keys(pixels, first_block=first_block)
+    keys = encoder.encode_keys(pixels, first_block=first_block)[0]
     (ours,) = encoder.encode_masks([keys], [masks])
     slow = functional.normalize(slow_masks(library, pixels, masks, first_block), dim=1)
     torch.testing.assert_close(ours, slow, **CLOSE)
@@ -205,7 +205,7 @@ def test_mask_tokens_are_full_attention_under_a_boolean_mask(library, encoder, f
 def test_several_images_share_passes_and_nothing_else(encoder, monkeypatch):
     monkeypatch.setattr("clip_as_rnn.encoders.transformer._MASKS_PER_PASS", 4)
     images, masks = [pixels_of(1, 3, 32, 32, seed=seed) for seed in range(3)], [some_masks(n) for n in (5, 3, 6)]
-    keys = [encoder.encode_keys(one, first_block=0) for one in images]
+    keys = [encoder.encode_keys(one, first_block=0)[0] for one in images]
     together = encoder.encode_masks(keys, masks)
     for features, key, own in zip(together, keys, masks, strict=True):
         torch.testing.assert_close(features, torch.cat(encoder.encode_masks([key], [own])), **CLOSE)
@@ -213,7 +213,7 @@ def test_several_images_share_passes_and_nothing_else(encoder, monkeypatch):
 
 
 def test_a_mask_without_a_patch_still_has_a_feature(encoder):
-    keys = encoder.encode_keys(pixels_of(1, 3, 32, 32), first_block=0)
+    keys = encoder.encode_keys(pixels_of(1, 3, 32, 32), first_block=0)[0]
     assert encoder.encode_masks([keys], [torch.zeros(1, 4, 4, dtype=torch.bool)])[0].isfinite().all()
 
 
@@ -239,3 +239,18 @@ def test_a_text_too_long_is_refused_by_the_familys_name(encoder):
     message = rf"has \d\d+ tokens, but {encoder.family} reads at most {encoder.max_text_tokens}; shorten it\."
     with pytest.raises(InputError, match=message):
         encoder.encode_text(["cat", "q w " * encoder.max_text_tokens])
+
+
+def test_images_in_one_pass_give_what_each_gives_alone(encoder):
+    pixels = pixels_of(3, 3, 32, 40)
+    squares = pixels_of(3, 3, 32, 32)
+    together = encoder.encode_patches(pixels, attention_layers=2)
+    keys = encoder.encode_keys(squares, first_block=0)
+    for i in range(3):
+        alone = encoder.encode_patches(pixels[i : i + 1], attention_layers=2)[0]
+        for name in ("last_input", "activations", "patches", "pooled", "attention"):
+            torch.testing.assert_close(getattr(together[i], name), getattr(alone, name), **CLOSE)
+        own = encoder.encode_keys(squares[i : i + 1], first_block=0)[0]
+        torch.testing.assert_close(keys[i].class_token, own.class_token, **CLOSE)
+        torch.testing.assert_close(keys[i].keys, own.keys, **CLOSE)
+        torch.testing.assert_close(keys[i].values, own.values, **CLOSE)

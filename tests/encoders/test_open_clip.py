@@ -182,14 +182,14 @@ def test_gradients_and_mask_tokens_are_those_of_the_same_clip_in_transformers_fo
     """Which are held against autograd and boolean masks in test_grad_cam and test_clip_masks."""
     ours, theirs = (load(folder) for folder in both)
     pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    masks = torch.rand(5, *ours.encode_patches(pixels, attention_layers=1).grid_hw) < 0.5
+    masks = torch.rand(5, *ours.encode_patches(pixels, attention_layers=1)[0].grid_hw) < 0.5
     for directions in (torch.eye(ours.embed_dim)[:3], torch.eye(ours.embed_dim)):  # in either order
         pulled = [
-            one.pooled_gradient(one.encode_patches(pixels, attention_layers=0), directions) for one in (ours, theirs)
+            one.pooled_gradient(one.encode_patches(pixels, attention_layers=0)[0], directions) for one in (ours, theirs)
         ]
         assert pulled[0].abs().max() > 0
         assert torch.equal(*pulled)
-    features = [one.encode_masks([one.encode_keys(pixels, first_block=0)], [masks])[0] for one in (ours, theirs)]
+    features = [one.encode_masks([one.encode_keys(pixels, first_block=0)[0]], [masks])[0] for one in (ours, theirs)]
     assert features[0].shape == (5, ours.embed_dim)
     assert torch.equal(*features)
 

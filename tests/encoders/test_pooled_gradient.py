@@ -22,7 +22,7 @@ def clip_with(activation, **sizes):
 
 def last_input(clip, grid_hw):
     pixels = torch.randn(1, 3, 8 * grid_hw[0], 8 * grid_hw[1], generator=torch.Generator().manual_seed(0))
-    return clip.encode_patches(pixels, attention_layers=0).last_input.clone()
+    return clip.encode_patches(pixels, attention_layers=0)[0].last_input.clone()
 
 
 @pytest.fixture(params=["by direction", "by unit"])
@@ -90,7 +90,7 @@ def test_half_precision_costs_no_more_than_the_rounding_of_the_weights_and_the_i
 
 def test_few_and_many_directions_agree_and_neither_takes_a_backward_pass(monkeypatch):
     clip = clip_with("quick_gelu")
-    view = clip.encode_patches(torch.randn(1, 3, 32, 40), attention_layers=0)
+    view = clip.encode_patches(torch.randn(1, 3, 32, 40), attention_layers=0)[0]
     monkeypatch.setattr(transformer, "pull_back", lambda *_: pytest.fail("a backward pass was prepared"))
     directions = torch.randn(40, clip.embed_dim)
     few = torch.cat([clip.pooled_gradient(view, some) for some in directions.split(5)])

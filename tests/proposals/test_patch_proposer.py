@@ -20,7 +20,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
 
 def test_no_attention_is_kept_where_the_affinity_is_off():
     proposer = make_proposer(untrained_clip(), background_texts=("sky",))
-    image = proposer.encode_image(IMAGE)
+    image = proposer.encode_images([IMAGE])[0]
     assert image.affinity is None
     proposal = proposer.propose(proposer.init_state(image, proposer.encode_texts(["cat"])), every(1), 1)
     assert torch.equal(proposal.cams, proposal.maps)
@@ -28,7 +28,7 @@ def test_no_attention_is_kept_where_the_affinity_is_off():
 
 def test_of_an_image_one_matrix_over_its_patches_is_kept():
     """The attention that the affinity was made of took as much again, up to a GiB."""
-    image = make_proposer(untrained_clip(), affinity_layers=2).encode_image(IMAGE)
+    image = make_proposer(untrained_clip(), affinity_layers=2).encode_images([IMAGE])[0]
     assert image.affinity.shape == (20, 20)
     assert image.features.attention is None
 
@@ -40,7 +40,8 @@ def test_later_steps_word_the_texts_as_the_setting_says(proposals):
     both = make_proposer(clip, first_proposal_template="{}", proposal_template="a large {}", **settings)
     later = make_proposer(clip, first_proposal_template="a large {}", proposal_template="a large {}", **settings)
     ours, theirs = (
-        proposer.init_state(proposer.encode_image(IMAGE), proposer.encode_texts(texts(4))) for proposer in (both, later)
+        proposer.init_state(proposer.encode_images([IMAGE])[0], proposer.encode_texts(texts(4)))
+        for proposer in (both, later)
     )
     first = both.propose(ours, every(4), 1)
     assert not torch.allclose(first.cams, later.propose(theirs, every(4), 1).cams, atol=1e-3)

@@ -35,7 +35,7 @@ def test_the_trained_cam_is_the_one_of_the_package(tmp_path: Path):
     padded = 10 * torch.cat([texts, texts[:1]])[None]  # the last is not asked and must not count
     asked = torch.tensor([[True, True, True, False]])
     ours = cam_maps(model.vision, features.last_input, padded, asked)[0, :3]
-    view = frozen.encode_patches(image, attention_layers=0)
+    view = frozen.encode_patches(image, attention_layers=0)[0]
     _, directions = differentiate_logits(view.pooled, texts, 10.0)
     relative = (directions - directions.mean(0)).float()
     theirs = frozen.pooled_gradient(view, relative) @ view.activations.T * len(view.activations)

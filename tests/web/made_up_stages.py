@@ -25,8 +25,8 @@ class MadeUpStage:
     def check_texts(self, texts: Sequence[str]) -> None:
         """Accept everything."""
 
-    def encode_image(self, image: np.ndarray) -> np.ndarray:
-        return image
+    def encode_images(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(images)
 
     def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> tuple[str, ...]:
         return tuple(texts)

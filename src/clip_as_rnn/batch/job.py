@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, TypeAlias
 
 from clip_as_rnn.batch.sources import Source
@@ -25,8 +25,12 @@ from clip_as_rnn.export.provenance import describe_provenance
 from clip_as_rnn.io.images import Picture, read_picture
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import EncodedTexts
 
 Entry: TypeAlias = Mapping[str, Any]  # what the record says of one picture
+_ON_PROCESSORS = 4  # pictures encoded together: more of them are a little faster, and hold more memory
+_ON_ACCELERATORS = 8  # not measured
+_PIXELS_AT_ONCE = 8_000_000  # of pictures in hand together; a larger one is alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,9 @@ class Job:
         formats: what to write of each picture.
         datasets: what to write of all of them together.
         skip_existing: leave out pictures whose results are there, of the same picture, texts, settings and models.
-        images_at_once: so many go through the recurrence side by side; above 1, scores may differ by rounding.
+        images_at_once: so many are encoded together; what follows is done picture by picture. On processors results
+            are the same to the last bit, on accelerators up to the rounding of batched products. None: what suits the
+            device.
     """
 
     texts: tuple[str, ...]
@@ -53,7 +59,11 @@ class Job:
     formats: tuple[Format, ...]
     datasets: tuple[DatasetFormat, ...] = ()
     skip_existing: bool = False
-    images_at_once: int = 1
+    images_at_once: int | None = None
+
+    def share(self, *, accelerated: bool) -> int:
+        """Say how many pictures are done together."""
+        return self.images_at_once or (_ON_ACCELERATORS if accelerated else _ON_PROCESSORS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,34 +129,67 @@ class PictureJob:
         self._begin = begin
         self._loading = Lock()
         self._loaded: Segmenter | None = None
+        self._texts: EncodedTexts | None = None
+        self._stopped = Event()
         self._exporters: Mapping[DatasetFormat, DatasetExporter] = {}
         self._remote = RemoteFolder(job.url) if job.url else None
         self._brought = job.folder / ".pictures.part"  # those from URLs, while they are in hand
 
-    def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> list[Outcome]:
-        """Do what is to be done with a few pictures, and say what became of each.
+    def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> Iterator[Outcome]:
+        """Do what is to be done with a few pictures, and say what became of each when it is known.
 
         `entries` is what is recorded of pictures that were made with this job's texts and settings, by name as given.
+        After `stop`, those that were not begun are left out.
 
         Raises:
             CarError: something is wrong that concerns all pictures.
         """
-        begun = time.perf_counter()
-        outcomes: dict[str, Outcome] = {}
-        in_hand = []
-        for source in sources:
+        in_hand: list[_Read] = []
+        begun, pixels = time.perf_counter(), 0
+        for i, source in enumerate(sources, start=1):
             taken = self._take(source, entries)
             if isinstance(taken, Outcome):
-                outcomes[source.name] = taken
+                yield taken
             else:
                 in_hand.append(taken)
-        for one, found in zip(in_hand, self._segment(in_hand), strict=True):
-            seconds = (time.perf_counter() - begun) / len(in_hand)
-            if isinstance(found, InputError):
-                outcomes[one.source.name] = fail(one.source, found)
+                pixels += taken.picture.pixels.shape[0] * taken.picture.pixels.shape[1]
+            if i == len(sources) or pixels > _PIXELS_AT_ONCE:
+                yield from self._finish(in_hand, begun)
+                in_hand, begun, pixels = [], time.perf_counter(), 0
+
+    def stop(self) -> None:
+        """Let no further picture begin; those that are on their way are finished."""
+        self._stopped.set()
+
+    def _finish(self, pictures: Sequence[_Read], begun: float) -> Iterator[Outcome]:
+        """Encode pictures together, segment and write one after the other; `begun` is when the first was read.
+
+        What is wrong with one does not touch the others.
+        """
+        if not pictures or self._stopped.is_set():
+            return
+        segmenter, texts = self.load(), self._encode_texts(self.load())
+        encoded = segmenter.encode_each([one.picture.pixels for one in pictures])
+        shared_s = (time.perf_counter() - begun) / len(pictures)
+        for one, image in zip(pictures, encoded, strict=True):
+            if self._stopped.is_set():
+                return
+            started = time.perf_counter()
+            try:
+                if isinstance(image, InputError):
+                    raise image
+                segmentation = segmenter.segment(image, texts, trace="figure" in self._job.formats)
+            except InputError as error:  # the texts were checked before: it is the image
+                yield fail(one.source, error)
             else:
-                outcomes[one.source.name] = self._write(one, found, seconds)
-        return [outcomes[source.name] for source in sources]
+                yield self._write(one, segmentation, shared_s + time.perf_counter() - started)
+
+    def _encode_texts(self, segmenter: Segmenter) -> EncodedTexts:
+        """Encode the texts, once for all pictures."""
+        with self._loading:
+            if self._texts is None:
+                self._texts = segmenter.encode_texts(self._job.texts)
+            return self._texts
 
     def close(self) -> None:
         """Finish the data sets."""
@@ -188,26 +231,6 @@ class PictureJob:
             return _Read(source, file, read_picture(file), digest, version)
         except InputError as error:
             return fail(source, InputError(str(error).replace(str(file), source.name)))
-
-    def _segment(self, pictures: Sequence[_Read]) -> list[Segmentation | InputError]:
-        """Segment a few pictures side by side, or one; what is wrong with one does not touch the others."""
-        if not pictures:
-            return []
-        segmenter, trace = self.load(), "figure" in self._job.formats
-        if len(pictures) == 1:
-            try:
-                return [segmenter.segment(pictures[0].picture.pixels, self._job.texts, trace=trace)]
-            except InputError as error:  # the texts were checked before: it is the image
-                return [error]
-        encoded, outcomes = {}, dict[int, Segmentation | InputError]()
-        for i, one in enumerate(pictures):
-            try:
-                encoded[i] = segmenter.encode(one.picture.pixels)
-            except InputError as error:
-                outcomes[i] = error
-        found = segmenter.segment_many(encoded.values(), self._job.texts, trace=trace, images_at_once=len(pictures))
-        outcomes.update(zip(encoded, found, strict=True))
-        return [outcomes[i] for i in range(len(pictures))]
 
     def _write(self, one: _Read, segmentation: Segmentation, seconds: float) -> Outcome:
         """Write the results of one picture."""

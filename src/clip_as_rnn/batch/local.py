@@ -45,11 +45,13 @@ def segment_files(
     *,
     manifest: Manifest | None = None,
     threads: Threads | None = None,
+    accelerated: bool = False,
 ) -> Iterator[Outcome]:
     """Segment pictures and write the results of each; yield what became of it, in the order of the pictures.
 
     `load_segmenter` is called when the first picture is in hand, so that mistakes show before models are loaded.
-    What `manifest` says is done is left out, and what is done now is recorded there.
+    What `manifest` says is done is left out, and what is done now is recorded there. `accelerated` says that the models
+    will not be on processors.
 
     Raises:
         CarError: something is wrong that concerns all pictures: models, the folder, another run's record.
@@ -58,22 +60,25 @@ def segment_files(
     work = PictureJob(job, load_segmenter, manifest.begin if manifest else lambda models: None)
 
     def segment(some: list[Source]) -> list[Outcome]:
-        outcomes = work.run(some, manifest.entries if manifest else {})
-        if manifest:
-            manifest.record(outcomes)
-        return outcomes
+        outcomes: dict[str, Outcome] = {}
+        for outcome in work.run(some, manifest.entries if manifest else {}):
+            outcomes[outcome.source.name] = outcome
+            if manifest:
+                manifest.record([outcome])
+        return [outcomes[source.name] for source in some if source.name in outcomes]
 
     begun: deque[Future[list[Outcome]]] = deque()
     pool = ThreadPoolExecutor(threads.pictures, initializer=numba.set_num_threads, initargs=(threads.each,))
     try:
         with _torch_threads(threads):
-            for some in in_groups(sources, job.images_at_once):
+            for some in in_groups(sources, job.share(accelerated=accelerated)):
                 begun.append(pool.submit(segment, some))
                 while len(begun) >= _AHEAD * threads.pictures:
                     yield from begun.popleft().result()
             while begun:
                 yield from begun.popleft().result()
     finally:
+        work.stop()
         pool.shutdown(cancel_futures=True)  # what is on its way is written before the data sets are finished
         work.close()
 

@@ -150,7 +150,9 @@ def segment_on_ray(
     ray = _start(cluster)
     exporters: Mapping[DatasetFormat, DatasetExporter] | None = None
     try:
-        crew, groups = _hire(ray, job, load_segmenter, cluster), in_groups(sources, job.images_at_once)
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if cluster.gpus else 0
+        crew = _hire(ray, job, load_segmenter, cluster, gpus)
+        groups = in_groups(sources, job.share(accelerated=gpus > 0))
         while True:
             _deal_out(crew, groups, manifest)
             if crew.ready and not crew.working:  # nothing was left to deal out
@@ -199,11 +201,10 @@ def _start(cluster: Cluster) -> Any:
     return ray
 
 
-def _hire(ray: Any, job: Job, load_segmenter: Callable[[], Segmenter], cluster: Cluster) -> _Crew:
+def _hire(ray: Any, job: Job, load_segmenter: Callable[[], Segmenter], cluster: Cluster, gpus: int) -> _Crew:
     """Let one actor per GPU, or per so many processors, load the models."""
-    there, threads = ray.cluster_resources(), cluster.threads
-    gpus = int(there.get("GPU", 0)) if cluster.gpus else 0
-    count = gpus or max(1, int(there.get("CPU", 1)) // threads.each)
+    threads = cluster.threads
+    count = gpus or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads.each)
     places = threads.pictures if gpus else 1
     options = {"num_cpus": threads.each, "num_gpus": int(bool(gpus)), "max_concurrency": places}
     worker = ray.remote(_Worker).options(**options)

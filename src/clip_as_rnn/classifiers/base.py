@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from clip_as_rnn.encoders.base import Tick, ignore_tick
-from clip_as_rnn.types import PatchMaps, RgbImage, Scores, TextIndices
+from clip_as_rnn.types import PatchMaps, RgbImages, Scores, TextIndices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,7 +13,7 @@ class MasksToClassify:
     """The proposals of one image in one step.
 
     Attributes:
-        image, texts: what the classifier's `encode_image` and `encode_texts` returned.
+        image, texts: what the classifier's `encode_images`, of one, and `encode_texts` returned.
         active: the texts that are left; row i of `masks` is proposed for text `active[i]`.
         masks: (k, gh, gw) in [0, 1].
     """
@@ -31,8 +31,8 @@ class MaskClassifier(Protocol):
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise InputError if a text, as it will be worded, is too long."""
 
-    def encode_image(self, image: RgbImage) -> Any:
-        """Do all that depends on the image alone."""
+    def encode_images(self, images: RgbImages) -> list[Any]:
+        """Do all that depends on each image alone; images of any sizes, none to many."""
 
     def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Any:
         """Do all that depends on the texts alone; `tick` is called before each batch of them."""

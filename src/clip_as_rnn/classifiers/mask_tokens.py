@@ -17,10 +17,11 @@ from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.template_ensemble import ClassifierTexts, TemplateEnsemble
 from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.base import MaskTokenEncoder, PatchKeys, Tick, ignore_tick
+from clip_as_rnn.encoders.passes import SharedPasses
 from clip_as_rnn.encoders.preprocess import normalize, square_image, view_box
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import upsample_maps
-from clip_as_rnn.types import PatchMaps, RgbImage, Scores
+from clip_as_rnn.types import PatchMaps, Pixels, RgbImages, Scores
 
 _MASKS_AT_ONCE = 32  # that are brought to the patch grid; each takes a float map of the image's size
 _ROUNDING = 1e-6  # of the weighted sum of a patch's pixels
@@ -42,7 +43,7 @@ class MaskTokenImage:
 
 
 class MaskTokenClassifier:
-    """Stage 2 by mask tokens. Keeps nothing between images.
+    """Stage 2 by mask tokens. Keeps nothing of any image.
 
     Raises:
         InputError: the settings name a block that the encoder does not have, or that they leave out.
@@ -63,6 +64,7 @@ class MaskTokenClassifier:
                 f"but got {config.mask_token_block}."
             )
         self._encoder = encoder
+        self._passes = SharedPasses(encoder.patch_px, encoder.device, self._encode_squares)
         self._ensemble = ensemble
         self._config = config
         self._half_positions = half_positions
@@ -77,17 +79,22 @@ class MaskTokenClassifier:
         """Encode the queries and the contrast texts in every template."""
         return self._ensemble.encode_texts(texts, tick)
 
-    def encode_image(self, image: RgbImage) -> MaskTokenImage:
-        """Pass the plain image through the encoder, the only pass it will need."""
-        preprocessor = self._encoder.preprocessor
-        pixels = normalize([square_image(image, preprocessor.image_size, self._config.classifier_view)], preprocessor)
-        keys = self._encoder.encode_keys(
+    def encode_images(self, images: RgbImages) -> list[MaskTokenImage]:
+        """Pass the plain images through the encoder, the only pass they will need."""
+        encoder, view = self._encoder, self._config.classifier_view
+        side_px = encoder.preprocessor.image_size
+        pixels = [normalize([square_image(image, side_px, view)], encoder.preprocessor) for image in images]
+        keys = self._passes.encode(pixels)
+        return [MaskTokenImage((image.shape[0], image.shape[1]), own) for image, own in zip(images, keys, strict=True)]
+
+    def _encode_squares(self, pixels: Pixels) -> list[PatchKeys]:
+        """Encode square images in one pass."""
+        return self._encoder.encode_keys(
             pixels,
             first_block=self._config.mask_token_block,
             skipped_blocks=self._config.classifier_skipped_blocks,
             half_positions=self._half_positions,
         )
-        return MaskTokenImage((image.shape[0], image.shape[1]), keys)
 
     def classify(self, masks: Sequence[MasksToClassify], tick: Tick = ignore_tick) -> list[Scores]:
         """Score every mask against all texts of its image; in [0, 1], one array per image.

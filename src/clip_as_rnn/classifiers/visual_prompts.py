@@ -26,7 +26,7 @@ from clip_as_rnn.encoders.base import Tick, VisionLanguageEncoder, ignore_tick
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.ops import upsample_maps
-from clip_as_rnn.types import ResizedImage, RgbImage, Scores
+from clip_as_rnn.types import ResizedImage, RgbImages, Scores
 
 _IMAGES_PER_PASS = {"cpu": 8, "cuda": 128}
 _DRAWING_THREADS = min(8, os.cpu_count() or 1)
@@ -83,9 +83,9 @@ class VisualPromptClassifier:
         """Raise InputError if a text in one of the templates is too long for the encoder."""
         self._ensemble.check_texts(texts)
 
-    def encode_image(self, image: RgbImage) -> ClassifierImage:
-        """Paint what lies outside of any mask, once for all masks of the image."""
-        return ClassifierImage(prepare_prompts(image, self._config.visual_prompts))
+    def encode_images(self, images: RgbImages) -> list[ClassifierImage]:
+        """Paint what lies outside of any mask, once for all masks of an image."""
+        return [ClassifierImage(prepare_prompts(image, self._config.visual_prompts)) for image in images]
 
     def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> ClassifierTexts:
         """Encode the queries and the contrast texts in every template."""

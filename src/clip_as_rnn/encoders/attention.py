@@ -84,16 +84,16 @@ def attend(block: Block, query: Tensor, key: Tensor, value: Tensor) -> Float[Ten
     return join_heads(block, probabilities @ value)
 
 
-def attend_and_average(block: Block, normed: Tensor, first_patch: int) -> tuple[Tensor, Float[Tensor, "p p"]]:
-    """Attend for one image, a head at a time, keeping only the mean over heads of the patches' attention, float32."""
+def attend_and_average(block: Block, normed: Tensor, first_patch: int) -> tuple[Tensor, Float[Tensor, "b p p"]]:
+    """Attend a head at a time, keeping only the mean over heads of the patches' attention, float32."""
     query, key, value = split_heads(block, normed)
     patches = normed.shape[1] - first_patch
-    mean = torch.zeros(patches, patches, dtype=torch.float32, device=normed.device)
+    mean = torch.zeros(len(normed), patches, patches, dtype=torch.float32, device=normed.device)
     values = torch.empty_like(value)
     for head in range(block.heads):
         probabilities = torch.softmax(scale_queries(query[:, head]) @ key[:, head].transpose(1, 2), dim=-1)
         values[:, head] = probabilities @ value[:, head]
-        mean += probabilities[0, first_patch:, first_patch:]
+        mean += probabilities[:, first_patch:, first_patch:]
     return join_heads(block, values), mean.div_(block.heads)
 
 

@@ -111,8 +111,10 @@ class VisionLanguageEncoder(Protocol):
 class PatchEncoder(VisionLanguageEncoder, Protocol):
     """An encoder whose patches can be compared with texts."""
 
-    def encode_patches(self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False) -> PatchFeatures:
-        """Encode one image of any whole number of patches; `attention_layers` of the last blocks are averaged."""
+    def encode_patches(
+        self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False
+    ) -> list[PatchFeatures]:
+        """Encode images of one size, of whole patches each; attention is the mean over the last `attention_layers`."""
 
 
 @runtime_checkable
@@ -129,8 +131,8 @@ class MaskTokenEncoder(VisionLanguageEncoder, Protocol):
 
     def encode_keys(
         self, pixels: Pixels, *, first_block: int, skipped_blocks: int = 0, half_positions: bool = False
-    ) -> PatchKeys:
-        """Encode one plain image for any number of masks, after all blocks but the last `skipped_blocks`."""
+    ) -> list[PatchKeys]:
+        """Encode plain images for any number of masks each, after all blocks but the last `skipped_blocks`."""
 
     def encode_masks(
         self, images: Sequence[PatchKeys], masks: Sequence[Bool[Tensor, "_ _ _"]]

@@ -60,25 +60,29 @@ class ClassTokenEncoder(TransformerEncoder):
     @torch.inference_mode()
     def encode_keys(
         self, pixels: Pixels, *, first_block: int, skipped_blocks: int = 0, half_positions: bool = False
-    ) -> PatchKeys:
-        """Pass one plain image, and keep its patches' keys and values from block `first_block` on, for mask tokens.
+    ) -> list[PatchKeys]:
+        """Pass plain images, and keep their patches' keys and values from block `first_block` on, for mask tokens.
 
         What comes after the keys of the last block is no patch's business, and is not computed.
         """
         self.refuse(classifier_skipped_blocks=skipped_blocks, half_position_embeddings=half_positions)
         tokens, grid_hw = self.embed(pixels, half_positions=half_positions)
         blocks = self.layers[: self.blocks - skipped_blocks]
-        kept = []
+        kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in tokens]
         for depth, block in enumerate(blocks):
             heads = split_heads(block, block.norm1(tokens))
             if depth == first_block:
-                class_token = tokens[0, 0]
+                class_tokens = tokens[:, 0].clone()  # a view would keep all tokens
             if depth >= first_block:
-                kept.append([one[:, :, 1:].contiguous() for one in heads[1:]])  # 0 is the class token
+                for i, of_image in enumerate(kept):
+                    key, value = (one[i : i + 1, :, 1:].clone() for one in heads[1:])  # 0 is the class token
+                    of_image.append((key, value))
             if depth < len(blocks) - 1:
                 tokens = run_attended_block(block, tokens, heads)
-        keys, values = zip(*kept, strict=True)
-        return PatchKeys(grid_hw, first_block, class_token, keys, values)
+        return [
+            PatchKeys(grid_hw, first_block, class_token, *zip(*of_image, strict=True))
+            for class_token, of_image in zip(class_tokens, kept, strict=True)
+        ]
 
     def spread_masks(self, masks: Bool[Tensor, "n gh gw"]) -> Bool[Tensor, "n keys"]:
         """Lay masks out over the tokens that have keys: every mask sees the registers."""

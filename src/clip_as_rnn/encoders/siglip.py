@@ -158,8 +158,8 @@ class SiglipEncoder(TransformerEncoder):
     @torch.inference_mode()
     def encode_keys(
         self, pixels: Pixels, *, first_block: int = 0, skipped_blocks: int = 0, half_positions: bool = False
-    ) -> PatchKeys:
-        """Pass one plain image, and keep its patches' keys and values in the head."""
+    ) -> list[PatchKeys]:
+        """Pass plain images, and keep their patches' keys and values in the head."""
         self.refuse(
             mask_token_block=first_block,
             classifier_skipped_blocks=skipped_blocks,
@@ -169,7 +169,11 @@ class SiglipEncoder(TransformerEncoder):
         for block in self.layers:
             tokens = run_block(block, tokens)
         key, value = self.head.split(self.vision.post_layernorm(tokens))
-        return PatchKeys(grid_hw, self.blocks, self.vision.head.probe[0, 0], (key,), (value,))
+        probe = self.vision.head.probe[0, 0]
+        return [
+            PatchKeys(grid_hw, self.blocks, probe, (own_key[None].clone(),), (own_value[None].clone(),))
+            for own_key, own_value in zip(key, value, strict=True)
+        ]
 
     def spread_masks(self, masks: Bool[Tensor, "n gh gw"]) -> Bool[Tensor, "n keys"]:
         """Lay masks out over the patches."""

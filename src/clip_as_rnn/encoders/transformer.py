@@ -99,8 +99,8 @@ class TransformerEncoder(ABC):
     @abstractmethod
     def encode_keys(
         self, pixels: Pixels, *, first_block: int, skipped_blocks: int = 0, half_positions: bool = False
-    ) -> PatchKeys:
-        """Pass one plain image, and keep what mask tokens need of it; see `MaskTokenEncoder`."""
+    ) -> list[PatchKeys]:
+        """Pass plain images, and keep what mask tokens need of each; see `MaskTokenEncoder`."""
 
     @abstractmethod
     def spread_masks(self, masks: Bool[Tensor, "n gh gw"]) -> Bool[Tensor, "n keys"]:
@@ -162,11 +162,13 @@ class TransformerEncoder(ABC):
         return functional.normalize(self.summarize(tokens).float(), dim=1)
 
     @torch.inference_mode()
-    def encode_patches(self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False) -> PatchFeatures:
-        """Encode the patches of one image of any size that is a whole number of patches.
+    def encode_patches(
+        self, pixels: Pixels, *, attention_layers: int, half_positions: bool = False
+    ) -> list[PatchFeatures]:
+        """Encode the patches of images of one size, any that is a whole number of patches.
 
         Raises:
-            InputError: the image has more patches than attention can hold.
+            InputError: an image has more patches than attention can hold.
         """
         self.refuse(half_position_embeddings=half_positions)
         tokens, grid_hw = self.embed(pixels, half_positions=half_positions)
@@ -180,6 +182,20 @@ class TransformerEncoder(ABC):
             attended, attention = attend_and_average(block, block.norm1(tokens), self.first_patch)
             tokens = finish_block(block, tokens, attended)
             total = attention if total is None else total.add_(attention)
+        means = [None] * len(tokens) if total is None else total / (self.blocks - first_averaged)
+        return [
+            self._describe_patches(grid_hw, own_input[None].clone(), own_tokens[None].clone(), mean)
+            for own_input, own_tokens, mean in zip(last_input, tokens, means, strict=True)
+        ]
+
+    def _describe_patches(
+        self,
+        grid_hw: tuple[int, int],
+        last_input: Float[Tensor, "1 tokens width"],
+        tokens: Float[Tensor, "1 tokens width"],
+        attention: Float[Tensor, "p p"] | None,
+    ) -> PatchFeatures:
+        """Put together what is kept of one image, given its tokens before and after the last block."""
         patches, pooled = self.read_patches(tokens)
         return PatchFeatures(
             grid_hw=grid_hw,
@@ -187,7 +203,7 @@ class TransformerEncoder(ABC):
             activations=self.layers[-1].norm1(last_input)[0, self.first_patch :].float(),
             patches=functional.normalize(patches, dim=1),
             pooled=pooled,
-            attention=None if total is None else total / (self.blocks - first_averaged),
+            attention=attention,
         )
 
     @torch.inference_mode()

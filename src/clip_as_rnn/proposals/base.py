@@ -15,13 +15,14 @@ from torch import Tensor
 
 from clip_as_rnn.config import Mode, ProposeConfig
 from clip_as_rnn.encoders.base import PatchEncoder, PatchFeatures, TextEncoder, Tick, ignore_tick
+from clip_as_rnn.encoders.passes import SharedPasses
 from clip_as_rnn.encoders.preprocess import patch_pixels
 from clip_as_rnn.ops import min_max_scale
 from clip_as_rnn.prompts.queries import normalize_text
 from clip_as_rnn.prompts.templates import fill
 from clip_as_rnn.proposals.affinity import Affinity, box_masks, normalize_affinity, spread
 from clip_as_rnn.result import Proposal
-from clip_as_rnn.types import Features, RgbImage, TextIndices
+from clip_as_rnn.types import Features, Pixels, RgbImages, TextIndices
 
 
 @runtime_checkable
@@ -31,8 +32,8 @@ class MaskProposer(Protocol):
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise InputError if a text, as it will be worded, is too long."""
 
-    def encode_image(self, image: RgbImage) -> Any:
-        """Do all that depends on the image alone."""
+    def encode_images(self, images: RgbImages) -> list[Any]:
+        """Do all that depends on each image alone; images of any sizes, none to many."""
 
     def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> Any:
         """Do all that depends on the texts alone; `tick` is called before each batch of them."""
@@ -73,10 +74,11 @@ class ProposalTexts:
 
 
 class PatchProposer(ABC):
-    """A proposer that scores every patch of an image; a subclass says how. Keeps nothing between images."""
+    """A proposer that scores every patch of an image; a subclass says how. Keeps nothing of any image."""
 
     def __init__(self, encoder: PatchEncoder, encode_text: TextEncoder, config: ProposeConfig, mode: Mode) -> None:
         self._encoder = encoder
+        self._passes = SharedPasses(encoder.patch_px, encoder.device, self._encode_alike)
         self._encode_text = encode_text
         self._config = config
         self._mode = mode
@@ -86,17 +88,25 @@ class PatchProposer(ABC):
         for template in (self._config.first_proposal_template, self._config.proposal_template):
             self._encoder.check_lengths(texts, template)
 
-    def encode_image(self, image: RgbImage) -> ProposalImage:
-        """Pass an image through the encoder, the only pass it will need, and turn its attention into affinity."""
-        config, encoder = self._config, self._encoder
-        multiple_px = config.side_multiple_px or encoder.patch_px
-        features = encoder.encode_patches(
-            patch_pixels(image, multiple_px, encoder.patch_px, encoder.preprocessor),
-            attention_layers=config.affinity_layers,
-            half_positions=config.half_position_embeddings,
+    def encode_images(self, images: RgbImages) -> list[ProposalImage]:
+        """Pass images through the encoder, the only pass they will need, and turn their attention into affinity."""
+        encoder = self._encoder
+        multiple_px = self._config.side_multiple_px or encoder.patch_px
+        pixels = [patch_pixels(image, multiple_px, encoder.patch_px, encoder.preprocessor) for image in images]
+        return self._passes.encode(pixels)
+
+    def _encode_alike(self, pixels: Pixels) -> list[ProposalImage]:
+        """Encode images of one size in one pass."""
+        found = self._encoder.encode_patches(
+            pixels,
+            attention_layers=self._config.affinity_layers,
+            half_positions=self._config.half_position_embeddings,
         )
-        affinity = None if features.attention is None else normalize_affinity(features.attention)
-        return ProposalImage(replace(features, attention=None), affinity)  # one matrix of P x P is enough to keep
+        affinities = [None if one.attention is None else normalize_affinity(one.attention) for one in found]
+        return [  # one matrix of P x P is enough to keep
+            ProposalImage(replace(features, attention=None), affinity)
+            for features, affinity in zip(found, affinities, strict=True)
+        ]
 
     def encode_texts(self, texts: Sequence[str], tick: Tick = ignore_tick) -> ProposalTexts:
         """Encode texts as step 1 words them, and the background texts that are not among them."""

@@ -73,6 +73,17 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, max=64, help="Pictures at once.", show_default="1 a core, up to 4")
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Pictures that share the encoders' passes.",
+            show_default="1; 8 on a GPU",
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="local, or ray for several machines (extra `batch`).")
     ] = "local",
@@ -108,6 +119,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
         skip_existing=skip_existing,
         overwrite=overwrite,
         workers=workers,
+        batch=batch,
         engine=engine,
         ray_address=ray_address,
     )

@@ -52,6 +52,7 @@ class Request:
         skip_existing: leave out images whose results are there, made with the same texts, settings and models.
         overwrite: begin anew what an earlier run began.
         workers: pictures on their way at once on a machine; None is as many as there are processors, up to 4.
+        batch: pictures that share the encoders' passes; None is 1 on processors, more on a GPU.
         engine: local, or ray for several machines.
         ray_address: of a cluster of Ray that is up; None starts one on this machine.
     """
@@ -68,6 +69,7 @@ class Request:
     skip_existing: bool = False
     overwrite: bool = False
     workers: int | None = None
+    batch: int | None = None
     engine: str = "local"
     ray_address: str | None = None
 
@@ -103,6 +105,7 @@ def run(request: Request) -> int:
         formats=formats,
         datasets=datasets,
         skip_existing=request.skip_existing,
+        images_at_once=request.batch,
     )
     with TemporaryDirectory(prefix="clip-as-rnn-") as made:
         if is_url(request.output):
@@ -189,7 +192,8 @@ def _outcomes(
         progress.say_what("Segmenting")
         return segmenter
 
-    return segment_files(sources, job, load_and_say, manifest=manifest, threads=threads)
+    accelerated = loading.choose_device(request.device).type != "cpu"
+    return segment_files(sources, job, load_and_say, manifest=manifest, threads=threads, accelerated=accelerated)
 
 
 def _show(outcome: Outcome, job: Job, terminal: Console, *, as_table: bool) -> None:

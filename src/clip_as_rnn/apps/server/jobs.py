@@ -15,7 +15,7 @@ from threading import Condition, Event, Thread
 from typing import Any
 
 from clip_as_rnn.apps.server.metrics import Metrics
-from clip_as_rnn.errors import CarError
+from clip_as_rnn.errors import CarError, InputError
 from clip_as_rnn.io.images import Picture, read_picture
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
@@ -173,7 +173,7 @@ class JobQueue:
         question = batch[0].question
         try:
             segmenter = self.segmenter.replace(**dict(question.settings)) if question.settings else self.segmenter
-            encoded = [(job, *both) for job in batch if (both := _encode(job, segmenter)) is not None]
+            encoded = _encode(batch, segmenter)
             images = [image for _, _, image in encoded]
             segmentations = segmenter.segment_many(
                 images,
@@ -195,17 +195,24 @@ class JobQueue:
                 _settle(job, error)
 
 
-def _encode(job: Job, segmenter: Segmenter) -> tuple[Picture, EncodedImage] | None:
-    """Decode and encode a job's picture; settle the job if that cannot be done or if nobody waits."""
-    if job.left.is_set():
-        job.future.cancel()
-        return None
-    try:
-        picture = read_picture(job.question.picture)
-        return picture, segmenter.encode(picture.pixels)
-    except CarError as error:
-        _settle(job, error)
-        return None
+def _encode(jobs: Sequence[Job], segmenter: Segmenter) -> list[tuple[Job, Picture, EncodedImage]]:
+    """Decode and encode the pictures of jobs, together; settle those that fail or for which nobody waits."""
+    read = []
+    for job in jobs:
+        if job.left.is_set():
+            job.future.cancel()
+            continue
+        try:
+            read.append((job, read_picture(job.question.picture)))
+        except CarError as error:
+            _settle(job, error)
+    encoded = []
+    for (job, picture), image in zip(read, segmenter.encode_each([one.pixels for _, one in read]), strict=True):
+        if isinstance(image, InputError):
+            _settle(job, image)
+        else:
+            encoded.append((job, picture, image))
+    return encoded
 
 
 def _settle(job: Job, outcome: Answer | Exception) -> None:
