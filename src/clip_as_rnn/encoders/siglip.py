@@ -198,7 +198,7 @@ def read_siglip(folder: Path, device: torch.device, dtype: torch.dtype) -> Sigli
     """Read a SiglipModel folder; see `families.read_encoder` for what is raised."""
     config, files = read_config(SIGLIP_FORMAT, folder), weight_files(folder)
     text, vision = config.text_config, config.vision_config
-    if not vision.vision_use_head or text.projection_size != vision.hidden_size:
+    if not getattr(vision, "vision_use_head", True) or text.projection_size != vision.hidden_size:
         raise ValueError("config.json describes a SiglipModel without a head into the space of its texts")
     tokenize = _read_padding_tokenizer(folder, text.vocab_size, text.max_position_embeddings)
     preprocessor = read_preprocessor(folder, vision.image_size, mean=_HALF, std=_HALF)
