@@ -14,8 +14,10 @@ from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.result import Segmentation
 from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.stages import Stages
 from clip_as_rnn.state import EncodedTexts
 from fake_results import fake_segmentation
+from fake_stages import FakeClassifier, FakeProposer, FakeRefiner
 
 GHOST = "ghost"  # the fake rejects this text at step 1
 
@@ -25,6 +27,7 @@ class FakeSegmenter(Segmenter):
 
     def __init__(self, config: SegmenterConfig) -> None:
         self.config = config
+        self.stages = Stages(FakeProposer(), FakeClassifier(None), FakeRefiner())
 
     def check_texts(self, texts: tuple[str, ...]) -> None:
         if any(len(text) > 300 for text in texts):
@@ -36,7 +39,7 @@ class FakeSegmenter(Segmenter):
         return fake_segmentation(image.shape[:2], texts.queries, {GHOST: 1}, trace=trace)
 
     def encode_texts(self, texts: tuple[str, ...]) -> EncodedTexts:
-        return EncodedTexts(texts, None, None, 0.0)
+        return EncodedTexts(texts, None, None, self.stages, 0.0)
 
     def encode_each(self, images: Sequence[np.ndarray]) -> list[np.ndarray | InputError]:
         wide = InputError("The image has too many patches.")

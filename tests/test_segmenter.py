@@ -260,6 +260,11 @@ def test_an_image_encoded_by_another_segmenter_is_refused():
         fake_segmenter(share).segment(fake_segmenter(share).encode(IMAGE), ["a"])
 
 
+def test_texts_encoded_by_another_segmenter_are_refused():
+    with pytest.raises(InputError, match=r"texts were encoded by another segmenter; encode them with this one\."):
+        fake_segmenter(share).segment(IMAGE, fake_segmenter(share).encode_texts(["a"]))
+
+
 def test_texts_encoded_once_serve_any_number_of_images():
     segmenter = fake_segmenter(by_brightness)
     texts = segmenter.encode_texts([*"abcde", "a"])

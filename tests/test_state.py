@@ -22,7 +22,7 @@ def config_of(**settings):
 def start(*queries):
     """Begin a recurrence that no stage takes part in."""
     image = EncodedImage(PIXELS, PIXELS, None, None, None, STAGES, 0.0)
-    texts = EncodedTexts(queries, None, None, 0.0)
+    texts = EncodedTexts(queries, None, None, STAGES, 0.0)
     return State(image, texts, None, np.arange(len(queries)), Stopwatch())
 
 

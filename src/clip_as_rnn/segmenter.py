@@ -4,28 +4,25 @@ The stages are passed in; this module knows no model. Image work, text work and 
 several questions about one image cost one image pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from clip_as_rnn.config import SegmenterConfig, with_settings
-from clip_as_rnn.encoders.preprocess import limit_size
+from clip_as_rnn.encoding import InputEncoder
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.io.images import ImageSource, read_image
+from clip_as_rnn.finishing import Finisher
+from clip_as_rnn.io.images import ImageSource
 from clip_as_rnn.io.video import VideoSource, open_video
-from clip_as_rnn.ops import drop_empty, resize_nearest
 from clip_as_rnn.precision import own_precision
-from clip_as_rnn.prompts.queries import check_texts
-from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
-from clip_as_rnn.result import Proposal, Refinement, Rejection, Segmentation, Trace
+from clip_as_rnn.result import Proposal, Segmentation
 from clip_as_rnn.stages import Callback, Models, Progress, Stages
-from clip_as_rnn.state import EncodedImage, EncodedTexts, State, reject, weigh
+from clip_as_rnn.state import EncodedImage, EncodedTexts, State, weigh
 from clip_as_rnn.temporal.window import Memory, Window, cut_windows
 from clip_as_rnn.timing import Stopwatch
-from clip_as_rnn.types import LabelMap, Masks, ResizedImage, RgbImage, Scores
+from clip_as_rnn.types import Scores
 
 _IMAGES_AT_ONCE = 4
 
@@ -37,6 +34,8 @@ class Segmenter:
         self.stages = stages
         self.config = config
         self.models = models
+        self._inputs = InputEncoder(stages, config)
+        self._finisher = Finisher(stages, config)
 
     def segment(
         self,
@@ -59,96 +58,15 @@ class Segmenter:
             InputError: an image that cannot be read, no texts, a blank one, or one that is too long for CLIP.
         """
         report = callback or _ignore
-        queries = texts.queries if isinstance(texts, EncodedTexts) else self._check_queries(texts)
+        queries = self._inputs.read_queries(texts)
         report(Progress("encode", 0, len(queries)))
-        encoded = self._encode_unless([image], _ignore_call)
-        spent_before = replace(texts, seconds=0.0) if isinstance(texts, EncodedTexts) else None
-        encoded_texts = spent_before or self._encode_queries(queries, report)
-        (segmentation,) = self._segment_encoded(encoded, encoded_texts, trace=trace, report=report)
+        images = self._inputs.encode_missing([image], _ignore_call)
+        if isinstance(texts, EncodedTexts):
+            words = replace(texts, seconds=0.0)  # spent before
+        else:
+            words = self._inputs.encode_queries(queries, report)
+        (segmentation,) = self._segment_encoded(images, words, trace=trace, report=report)
         return segmentation
-
-    def segment_many(
-        self,
-        images: Iterable[ImageSource | EncodedImage],
-        texts: Sequence[str],
-        *,
-        trace: bool = False,
-        images_at_once: int = _IMAGES_AT_ONCE,
-        callback: Callback | None = None,
-    ) -> Iterator[Segmentation]:
-        """Find the texts in each image, in order; images are read as they are needed.
-
-        `images_at_once` of them are encoded together and go through the recurrence side by side, so that the passes of
-        the encoders are full; those of one size share the passes of the image towers.
-        The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
-        errors are those of `segment`; texts are checked at once, images when it is their turn.
-        """
-        return self._segment_batches(
-            iter(images), self._check_queries(texts), max(1, images_at_once), trace=trace, report=callback or _ignore
-        )
-
-    def segment_video(
-        self,
-        source: VideoSource,
-        texts: Sequence[str],
-        *,
-        trace: bool = False,
-        callback: Callback | None = None,
-    ) -> Iterator[Segmentation]:
-        """Find the texts in each frame of a clip, in order, one result per frame; frames are read as they are needed.
-
-        The source is a video file, a folder of frames, or an iterable of frames as `segment` takes images. Frames that
-        cannot be read are left out; `io.video.open_video` says which. The other arguments are those of `segment`.
-
-        Raises:
-            InputError: as `segment`, or a source that is no clip; both at once, before the first frame.
-            DependencyError: a video whose codec needs the extra `video`.
-        """
-        queries = self._check_queries(texts)
-        frames, report = (frame.pixels for frame in open_video(source).frames), callback or _ignore
-        if self.config.video.window_frames == 1:
-            return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=report)
-        return self._segment_windows(frames, queries, trace=trace, report=report)
-
-    def _segment_windows(
-        self, frames: Iterator[ImageSource | EncodedImage], queries: tuple[str, ...], *, trace: bool, report: Callback
-    ) -> Iterator[Segmentation]:
-        """Run the frames of one window after the other through the recurrence, in which they look at each other."""
-        report(Progress("encode", 0, len(queries)))
-        texts = self._encode_queries(queries, report)
-
-        def encode() -> Iterator[EncodedImage]:
-            while some := list(islice(frames, _IMAGES_AT_ONCE)):
-                yield from self._encode_unless(some, lambda: report(Progress("encode", 0, len(queries))))
-
-        memory: Memory | None = None
-        for encoded, done, continues in cut_windows(encode(), self.config.video):
-            share = replace(texts, seconds=texts.seconds / done)
-            states = [self._start(image, share) for image in encoded]
-            window = Window(states, self.config, memory if continues else None)
-            self._recur(states, report, window)
-            refined = self._refine_window(states, report)
-            for state, of_frame in zip(states[:done], refined, strict=False):
-                yield self._finish(state, report, trace=trace, refined=of_frame)
-            memory = window.remember(done)
-            texts = replace(texts, seconds=0.0)  # spent on the first frames
-
-    def _segment_batches(
-        self,
-        images: Iterator[ImageSource | EncodedImage],
-        queries: tuple[str, ...],
-        images_at_once: int,
-        *,
-        trace: bool,
-        report: Callback,
-    ) -> Iterator[Segmentation]:
-        """Encode the texts when the first image is asked for, and the images a few at a time."""
-        report(Progress("encode", 0, len(queries)))
-        texts = self._encode_queries(queries, report)
-        while batch := list(islice(images, images_at_once)):
-            encoded = self._encode_unless(batch, lambda: report(Progress("encode", 0, len(queries))))
-            yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
-            texts = replace(texts, seconds=0.0)  # spent on the first images
 
     def _segment_encoded(
         self, images: Sequence[EncodedImage], texts: EncodedTexts, *, trace: bool, report: Callback
@@ -157,7 +75,7 @@ class Segmenter:
         share = replace(texts, seconds=texts.seconds / len(images))
         states = [self._start(image, share) for image in images]
         self._recur(states, report)
-        return (self._finish(state, report, trace=trace) for state in states)
+        return (self._finisher.finish(state, report, trace=trace) for state in states)
 
     def _recur(self, states: Sequence[State], report: Callback, window: Window | None = None) -> None:
         """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more.
@@ -208,74 +126,92 @@ class Segmenter:
             proposer_state = self.stages.proposer.init_state(image.proposer_encoding, texts.proposer_encoding)
         return State(image, texts, proposer_state, np.arange(len(texts.queries)), stopwatch)
 
-    def _refine_window(self, states: Sequence[State], report: Callback) -> list[RefinedFrame | None]:
-        """Refine the last proposals of all frames of a window jointly, if the settings ask for it."""
-        if not self.config.video.clip_crf:
-            return [None] * len(states)
-        report(
-            Progress("refine", max(len(state.steps) for state in states), sum(len(state.active) for state in states))
+    def segment_many(
+        self,
+        images: Iterable[ImageSource | EncodedImage],
+        texts: Sequence[str],
+        *,
+        trace: bool = False,
+        images_at_once: int = _IMAGES_AT_ONCE,
+        callback: Callback | None = None,
+    ) -> Iterator[Segmentation]:
+        """Find the texts in each image, in order; images are read as they are needed.
+
+        `images_at_once` of them are encoded together and go through the recurrence side by side, so that the passes of
+        the encoders are full; those of one size share the passes of the image towers.
+        The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
+        errors are those of `segment`; texts are checked at once, images when it is their turn.
+        """
+        return self._segment_batches(
+            iter(images),
+            self._inputs.read_queries(texts),
+            max(1, images_at_once),
+            trace=trace,
+            report=callback or _ignore,
         )
-        stopwatch = Stopwatch()
-        with stopwatch.measure("refine", shared_by=len(states)):
-            images = np.stack([self._image_to_refine(state) for state in states])
-            masks = ClipMasks([state.final_maps(self.config) for state in states], [state.active for state in states])
-            refined = self.stages.refiner.refine_clip(images, masks)
-        for state in states:
-            state.stopwatch.seconds["refine"] += stopwatch.seconds["refine"]
-        return list(refined)
 
-    def _image_to_refine(self, state: State) -> ResizedImage:
-        return limit_size(state.image.pixels, self.config.refine.crf_max_side_px or self.config.max_side_px)
+    def segment_video(
+        self,
+        source: VideoSource,
+        texts: Sequence[str],
+        *,
+        trace: bool = False,
+        callback: Callback | None = None,
+    ) -> Iterator[Segmentation]:
+        """Find the texts in each frame of a clip, in order, one result per frame; frames are read as they are needed.
 
-    def _refine(
-        self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None
-    ) -> tuple[LabelMap | Masks, Mapping[str, Refinement]]:
-        """Refine the last proposals of the texts that passed, by SAM too if there is one."""
-        report(Progress("refine", len(state.steps), len(state.active)))
-        with state.stopwatch.measure("refine"):
-            image, maps = self._image_to_refine(state), state.final_maps(self.config)
-            if self.stages.replacer is None:
-                return refined.masks if refined else self.stages.refiner.refine(image, maps), {}
-            refined = refined or RefinedFrame(*self.stages.refiner.refine_softly(image, maps))
-        report(Progress("sam", len(state.steps), len(state.active)))
-        with state.stopwatch.measure("sam"):
-            replaced, decisions = self.stages.replacer.refine(
-                state.image.replacer_encoding,
-                refined.masks,
-                state.final_scores(),
-                probabilities=refined.probabilities,
-                trace=trace,
-            )
-        return replaced, {state.texts.queries[state.active[i]]: decisions[i] for i in sorted(decisions)}
+        The source is a video file, a folder of frames, or an iterable of frames as `segment` takes images. Frames that
+        cannot be read are left out; `io.video.open_video` says which. The other arguments are those of `segment`.
 
-    @own_precision()
-    def _finish(
-        self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None = None
-    ) -> Segmentation:
-        """Refine the masks of the texts that passed, unless that is done, and say of the others where they fell."""
-        queries, scores = state.texts.queries, state.final_scores()
-        masks, refinements = self._refine(state, report, trace=trace, refined=refined)
-        with state.stopwatch.measure("refine"):
-            found, rejections = np.arange(len(state.active)), reject(state.steps, self.config)
-            if self.config.refine.drop_empty_masks:
-                masks, found = drop_empty(masks, len(state.active))
-            for row in np.setdiff1d(np.arange(len(state.active)), found):
-                text, step = queries[state.active[row]], len(state.steps)
-                rejections[text] = Rejection(text, step, float(scores[row]), "no pixel left after refinement")
-            masks = resize_nearest(masks, state.image.pixels.shape[:2])
-        described: dict[str, Any] = {
-            "queries": queries,
-            "texts": tuple(queries[i] for i in state.active[found]),
-            "scores": scores[found],
-            "rejections": tuple(rejections[text] for text in queries if text in rejections),
-            "trace": Trace(tuple(state.steps)) if trace else None,
-            "judged_by": self.config.classify.judged_by,
-            "seconds": dict(state.stopwatch.seconds),
-            "refinements": refinements,
-        }
-        if masks.dtype != bool:  # semantic mode: one label map
-            return Segmentation.from_label_map(masks, **described)
-        return Segmentation(masks=masks, **described)
+        Raises:
+            InputError: as `segment`, or a source that is no clip; both at once, before the first frame.
+            DependencyError: a video whose codec needs the extra `video`.
+        """
+        queries = self._inputs.read_queries(texts)
+        frames, report = (frame.pixels for frame in open_video(source).frames), callback or _ignore
+        if self.config.video.window_frames == 1:
+            return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=report)
+        return self._segment_windows(frames, queries, trace=trace, report=report)
+
+    def _segment_batches(
+        self,
+        images: Iterator[ImageSource | EncodedImage],
+        queries: tuple[str, ...],
+        images_at_once: int,
+        *,
+        trace: bool,
+        report: Callback,
+    ) -> Iterator[Segmentation]:
+        """Encode the texts when the first image is asked for, and the images a few at a time."""
+        report(Progress("encode", 0, len(queries)))
+        texts = self._inputs.encode_queries(queries, report)
+        while batch := list(islice(images, images_at_once)):
+            encoded = self._inputs.encode_missing(batch, lambda: report(Progress("encode", 0, len(queries))))
+            yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
+            texts = replace(texts, seconds=0.0)  # spent on the first images
+
+    def _segment_windows(
+        self, frames: Iterator[ImageSource | EncodedImage], queries: tuple[str, ...], *, trace: bool, report: Callback
+    ) -> Iterator[Segmentation]:
+        """Run the frames of one window after the other through the recurrence, in which they look at each other."""
+        report(Progress("encode", 0, len(queries)))
+        texts = self._inputs.encode_queries(queries, report)
+
+        def encode() -> Iterator[EncodedImage]:
+            while some := list(islice(frames, _IMAGES_AT_ONCE)):
+                yield from self._inputs.encode_missing(some, lambda: report(Progress("encode", 0, len(queries))))
+
+        memory: Memory | None = None
+        for encoded, done, continues in cut_windows(encode(), self.config.video):
+            share = replace(texts, seconds=texts.seconds / done)
+            states = [self._start(image, share) for image in encoded]
+            window = Window(states, self.config, memory if continues else None)
+            self._recur(states, report, window)
+            refined = self._finisher.refine_window(states, report)
+            for state, of_frame in zip(states[:done], refined, strict=False):
+                yield self._finisher.finish(state, report, trace=trace, refined=of_frame)
+            memory = window.remember(done)
+            texts = replace(texts, seconds=0.0)  # spent on the first frames
 
     def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.
@@ -285,7 +221,7 @@ class Segmenter:
         Raises:
             InputError: an image that cannot be read, or with more patches than fit into memory.
         """
-        (encoded,) = self._encode_images([image], _ignore_call)
+        (encoded,) = self._inputs.encode_images([image], _ignore_call)
         return encoded
 
     def encode_each(self, images: Sequence[ImageSource | EncodedImage]) -> list[EncodedImage | InputError]:
@@ -295,68 +231,11 @@ class Segmenter:
         of one that cannot be encoded stands what `encode` raises.
         """
         try:
-            return [*self._encode_images(images, _ignore_call)]
+            return [*self._inputs.encode_images(images, _ignore_call)]
         except InputError as error:
             if len(images) == 1:
                 return [error]
         return [outcome for image in images for outcome in self.encode_each([image])]
-
-    @own_precision()
-    def _encode_images(
-        self, images: Sequence[ImageSource | EncodedImage], tick: Callable[[], None]
-    ) -> list[EncodedImage]:
-        """Encode images together, where the stages can; `tick` is called before each piece of work."""
-        pixels = [image.pixels if isinstance(image, EncodedImage) else read_image(image) for image in images]
-        stopwatch, for_replacer = Stopwatch(), []
-        with stopwatch.measure("encode_image", shared_by=max(1, len(images))):
-            tick()
-            resized = [limit_size(one, self.config.max_side_px) for one in pixels]
-            for_proposer = self.stages.proposer.encode_images(resized)
-            for_classifier = self.stages.classifier.encode_images(resized)
-            for i, image in enumerate(images):
-                if i:
-                    tick()
-                for_replacer.append(self._encode_for_replacer(image, pixels[i]))
-        encodings = zip(pixels, resized, for_proposer, for_classifier, for_replacer, strict=True)
-        return [EncodedImage(*own, self.stages, stopwatch.seconds["encode_image"]) for own in encodings]
-
-    def _encode_for_replacer(self, image: ImageSource | EncodedImage, pixels: RgbImage) -> Any:
-        """Take what an equal replacer made of the image before, else make it."""
-        replacer = self.stages.replacer
-        if isinstance(image, EncodedImage) and image.stages.replacer == replacer:
-            return image.replacer_encoding
-        return replacer.encode_image(pixels) if replacer else None
-
-    def _check_queries(self, texts: Sequence[str]) -> tuple[str, ...]:
-        """Strip and merge texts, and refuse those that cannot be read."""
-        queries = check_texts(texts)
-        self.stages.proposer.check_texts(queries)
-        self.stages.classifier.check_texts(queries)
-        return queries
-
-    @own_precision()
-    def _encode_queries(self, queries: tuple[str, ...], report: Callback) -> EncodedTexts:
-        def tick(done: int, total: int) -> None:
-            report(Progress("encode", 0, len(queries), done, total))
-
-        stopwatch = Stopwatch()
-        with stopwatch.measure("encode_text"):
-            proposer_encoding = self.stages.proposer.encode_texts(queries, tick)
-            classifier_encoding = self.stages.classifier.encode_texts(queries, tick)
-        return EncodedTexts(queries, proposer_encoding, classifier_encoding, stopwatch.seconds["encode_text"])
-
-    def _encode_unless(
-        self, images: Sequence[ImageSource | EncodedImage], tick: Callable[[], None]
-    ) -> list[EncodedImage]:
-        """Encode those of a few images that were not encoded yet, together."""
-        if any(isinstance(image, EncodedImage) and image.stages is not self.stages for image in images):
-            raise InputError("This image was encoded by another segmenter; encode it with this one.")
-        missing = [image for image in images if not isinstance(image, EncodedImage)]
-        made = iter(self._encode_images(missing, tick) if missing else ())
-        return [
-            replace(image, seconds=0.0) if isinstance(image, EncodedImage) else next(made)  # 0.0: spent before
-            for image in images
-        ]
 
     def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         """Do all that depends on the texts alone; `segment` of this segmenter takes the outcome in their place.
@@ -364,7 +243,7 @@ class Segmenter:
         Raises:
             InputError: as `segment`.
         """
-        return self._encode_queries(self._check_queries(texts), _ignore)
+        return self._inputs.encode_queries(self._inputs.read_queries(texts), _ignore)
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Check before the first image what would otherwise fail on every one of them.

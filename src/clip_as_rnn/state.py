@@ -38,11 +38,19 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedTexts:
-    """All that is known of texts before any image: the queries, what proposer and classifier made of them, seconds."""
+    """All that is known of texts before any image: made by `Segmenter.encode_texts`, of use to that segmenter alone.
+
+    Attributes:
+        queries: the texts, stripped and merged.
+        proposer_encoding, classifier_encoding: what the stages made of them; each reads its own alone.
+        stages: those that encoded them.
+        seconds: that it took.
+    """
 
     queries: tuple[str, ...]
     proposer_encoding: Any
     classifier_encoding: Any
+    stages: Stages
     seconds: float
 
 
