@@ -61,6 +61,15 @@ def test_only_the_job_that_publishes_may_ask_for_an_identity():
     assert not [step for step in jobs["publish"]["steps"] if "run" in step]  # nothing of ours runs beside it
 
 
+def test_the_job_that_checks_releases_has_every_python_that_they_name():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    given = {
+        word for step in jobs["hostile"]["steps"] for word in step.get("with", {}).get("python-version", "").split()
+    }
+    script = (ROOT / ".ci" / "release-check").read_text(encoding="utf-8")
+    assert given == set(re.findall(r"version=(3\.\d+)", script))
+
+
 def test_the_tools_that_build_and_check_a_release_are_pinned():
     script = (ROOT / ".ci" / "release-check").read_text(encoding="utf-8")
     (tools,) = re.findall(r"install -q --constraint constraints\.txt (.+)$", script, re.MULTILINE)
