@@ -5,19 +5,22 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-documents test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
 
-test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web
-	$(BIN)/python -m pytest --ignore=tests/web --ignore=tests/server/test_openapi.py
+test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web; of the documents' commands: make test-documents
+	$(BIN)/python -m pytest --ignore=tests/web --ignore=tests/server/test_openapi.py --ignore=tests/documents/test_document_runs.py
 
 test-api: .venv/.dev  ## the server against its own description, with schemathesis; half a minute
 	$(BIN)/python -m pytest tests/server/test_openapi.py
 
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
 	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web --reruns 1
+
+test-documents: .venv/.web  ## run every command and program of the documents, on small stand-ins; half a minute
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest tests/documents/test_document_runs.py
 
 test-formats: .venv/.dev $(READERS:%=.venv/readers/%/.done)  ## data sets read back by labeling tools that clash with our pins; 3 GB of environments
 	rm -rf out/format-readers

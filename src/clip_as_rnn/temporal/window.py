@@ -7,10 +7,11 @@ hysteresis, which texts a frame keeps. What the last frames of a window know is 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -19,7 +20,10 @@ from clip_as_rnn.state import EncodedImage, State
 from clip_as_rnn.temporal.evidence import hold, pool_scores
 from clip_as_rnn.temporal.motion import Trace, trace_motion
 from clip_as_rnn.temporal.smoothing import smooth_maps
-from clip_as_rnn.types import RgbImage, Rows, Scores
+from clip_as_rnn.types import RgbImage
+
+AnyScores: TypeAlias = Float[ndarray, " _"]  # of one of several frames, each with texts of its own
+AnyRows: TypeAlias = Int[ndarray, " _"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +108,7 @@ class Window:
             for state in running:
                 state.proposal = replace(state.proposal, maps=smoothed[self._places[id(state)], state.active])
 
-    def decide(self, running: Sequence[State], scores: Sequence[Scores]) -> list[tuple[Scores, Rows]]:
+    def decide(self, running: Sequence[State], scores: Sequence[AnyScores]) -> list[tuple[AnyScores, AnyRows]]:
         """Pool the scores of this step over time; return each running state's, and the rows of those that pass."""
         for state, own in zip(running, scores, strict=True):
             self._scores[self._places[id(state)], state.active] = own
@@ -116,7 +120,7 @@ class Window:
         counted = np.where(self._held, pooled, -1)[own_frames]  # what was dropped stays dropped
         was_kept = self._kept[self._past - 1] if self._past else np.zeros(self._queries, bool)
         self._kept[own_frames] = hold(counted, high, high * video.stay_share, was_kept)
-        decided: list[tuple[Scores, Rows]] = []
+        decided: list[tuple[AnyScores, AnyRows]] = []
         for state in running:
             t = self._places[id(state)]
             rows = np.flatnonzero(self._kept[t, state.active])
