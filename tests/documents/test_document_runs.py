@@ -22,7 +22,11 @@ from clip_as_rnn.apps.cli import main
 from documents import ROOT, Block, Command, read_blocks, read_mentions
 
 BLOCKS = read_blocks()
-ELSEWHERE = ("docs/server.md", "docs/web.md")  # tests/server/test_server_docs.py; the last test
+ELSEWHERE = (  # their programs are held by tests/server/test_server_docs.py, the last test, test_documents.py
+    "docs/server.md",
+    "docs/web.md",
+    "docs/car-on-one-screen.md",
+)
 GIVEN: dict[str, dict[str, Any]] = {  # what a page's programs take from their reader
     "docs/crf.md": {
         "image": np.zeros((12, 16, 3), np.uint8),

@@ -4,12 +4,16 @@
 """
 
 import re
+from inspect import getsource
 from pkgutil import resolve_name
+from textwrap import dedent
 
 import pytest
 from excused import EXCUSED, excuse
 from parsing import parse
 
+from clip_as_rnn.segmenter import Segmenter
+from clip_as_rnn.state import State
 from documents import (
     COMMAND,
     DOCUMENTS,
@@ -102,3 +106,9 @@ def is_there(name: str) -> bool:
     except (AttributeError, ImportError):
         return False
     return True
+
+
+def test_the_algorithm_on_one_screen_is_the_one_that_runs():
+    shown = [block.text for block in BLOCKS if block.page == "docs/car-on-one-screen.md" and block.language == "python"]
+    assert shown == [dedent(getsource(method)) for method in (Segmenter._recur, State.update)]
+    assert sum(text.count("\n") for text in shown) < 60  # a screen
