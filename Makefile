@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-documents test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-documents docs test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -21,6 +21,9 @@ test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get ins
 
 test-documents: .venv/.web  ## run every command and program of the documents, on small stand-ins; half a minute
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest tests/documents/test_document_runs.py
+
+docs: .venv/.docs  ## the site from docs/ and the docstrings, in out/docs; a warning is an error
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs out/docs
 
 test-formats: .venv/.dev $(READERS:%=.venv/readers/%/.done)  ## data sets read back by labeling tools that clash with our pins; 3 GB of environments
 	rm -rf out/format-readers
@@ -109,6 +112,10 @@ clean:
 
 .venv/.web: .venv/.dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,web,browser]'
+	touch $@
+
+.venv/.docs: .venv/.dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 .venv/.batch: .venv/.dev

@@ -3,14 +3,17 @@
 Run by `make test-documents`, not by `make test`: together they take half a minute. What is not run, and why: `excused`.
 """
 
-import re
+import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
@@ -34,6 +37,7 @@ GIVEN: dict[str, dict[str, Any]] = {  # what a page's programs take from their r
         "probabilities": np.full((2, 12, 16), 0.5, np.float32),
     },
 }
+PATIENCE_S = 300.0  # a busy machine takes minutes to import Gradio
 RUN_BLOCKS = [block for block in BLOCKS if any(not excuse(command) for command in block.commands)]
 PROGRAMS = [block for block in BLOCKS if block.language == "python" and block.page not in ELSEWHERE]
 MENTIONS = {command.text: command for command in read_mentions() if not excuse(command) and len(command.words) > 2}
@@ -111,9 +115,25 @@ def test_the_programs_of_a_page_run_one_after_the_other(page: str, started: list
 
 def test_the_program_that_shows_the_page_shows_it():
     (program,) = [block for block in BLOCKS if block.language == "python" and block.page == "docs/web.md"]
-    with subprocess.Popen([sys.executable, "-u", "-c", program.text], stdout=subprocess.PIPE, text=True) as page:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    with subprocess.Popen([sys.executable, "-c", program.text], env=environment) as page:
         try:
-            address = next(found[0] for line in page.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
-            assert b"gradio" in urlopen(address, timeout=60).read()
+            deadline = time.monotonic() + PATIENCE_S
+            while not answers(port):
+                assert page.poll() is None, "it ended"
+                assert time.monotonic() < deadline, "it does not answer"
+                time.sleep(0.2)
         finally:
             page.terminate()
+
+
+def answers(port: int) -> bool:
+    """Say whether the page is up."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as answer:
+            return b"gradio" in answer.read()
+    except URLError:
+        return False

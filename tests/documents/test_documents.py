@@ -12,6 +12,7 @@ import pytest
 from excused import EXCUSED, excuse
 from parsing import parse
 
+import clip_as_rnn
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.state import State
 from documents import (
@@ -32,6 +33,7 @@ BLOCKS = read_blocks()
 COMMANDS = [command for block in BLOCKS for command in block.commands] + read_mentions()
 UNIQUE = list({command.text: command for command in COMMANDS}.values())
 LINKED = (*PAGES, "CHANGELOG.md")
+DIRECTIVES = {"{toctree}", "{eval-rst}"}  # of Sphinx, for the site
 HOMES = {
     "Segmenter": "segmenter",
     "Segmentation": "result",
@@ -58,7 +60,7 @@ def test_a_block_of_commands_holds_nothing_else(block: Block):
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if not block.commands], ids=str)
 def test_programs_stand_in_fences_that_name_their_language(block: Block):
-    assert block.language in {"python", "js", "bibtex", "text", ""}
+    assert block.language in {"python", "js", "bibtex", "text", ""} or block.language in DIRECTIVES
     if not block.language:
         assert not re.search(r"^\s*(from \w+ )?import ", block.text, re.MULTILINE)
 
@@ -106,6 +108,17 @@ def is_there(name: str) -> bool:
     except (AttributeError, ImportError):
         return False
     return True
+
+
+def test_every_public_name_is_on_the_page_of_the_api():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in clip_as_rnn.__all__ if not re.search(rf":: {name}$", page, re.MULTILINE)] == []
+
+
+def test_every_page_is_in_the_tables_of_contents():
+    listed = [name for block in BLOCKS if block.language == "{toctree}" for name in block.text.split()]
+    pages = {page.removeprefix("docs/").removesuffix(".md") for page in PAGES if page.startswith("docs/")}
+    assert pages - set(listed) == {"index"}
 
 
 def test_the_algorithm_on_one_screen_is_the_one_that_runs():
