@@ -10,6 +10,7 @@ html_theme = "furo"
 html_title = f"clip-as-rnn {release}"
 html_show_sourcelink = False
 html_copy_source = False
+default_role = "code"  # as the docstrings mean single backticks
 highlight_language = "text"  # indented blocks are commands and drawings
 
 myst_heading_anchors = 4  # as GitHub makes them
