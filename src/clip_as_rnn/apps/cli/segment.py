@@ -81,7 +81,7 @@ def segment(  # noqa: PLR0913, PLR0917 - one parameter per option
             max=1024,
             metavar="N",
             help="Pictures that share the encoders' passes.",
-            show_default="1; 8 on a GPU",
+            show_default="4; 8 on a GPU",
         ),
     ] = None,
     engine: Annotated[

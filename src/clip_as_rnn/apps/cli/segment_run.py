@@ -52,7 +52,7 @@ class Request:
         skip_existing: leave out images whose results are there, made with the same texts, settings and models.
         overwrite: begin anew what an earlier run began.
         workers: pictures on their way at once on a machine; None is as many as there are processors, up to 4.
-        batch: pictures that share the encoders' passes; None is 1 on processors, more on a GPU.
+        batch: pictures that are encoded together; None is what suits the device (`Job.images_at_once`).
         engine: local, or ray for several machines.
         ray_address: of a cluster of Ray that is up; None starts one on this machine.
     """
