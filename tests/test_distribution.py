@@ -33,8 +33,11 @@ def test_the_source_distribution_holds_what_its_tests_import_and_read():
     assert needed.isdisjoint(excluded)
 
 
-def test_the_version_is_the_same_wherever_it_is_said():
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == clip_as_rnn.__version__
+def test_the_version_and_its_date_are_the_same_wherever_they_are_said():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    told = re.findall(r"^## \[(\d.+)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited["version"] == clip_as_rnn.__version__
+    assert told[0] == (cited["version"], str(cited["date-released"]))
     (needed,) = (ROOT / "space" / "requirements.txt").read_text(encoding="utf-8").split()
     assert needed == f"clip-as-rnn[web]=={clip_as_rnn.__version__}"
 

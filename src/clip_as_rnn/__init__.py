@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clip_as_rnn.result import Rejection, Segmentation, Step, Trace
     from clip_as_rnn.segmenter import Segmenter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "load_segmenter": "loading",
