@@ -1,7 +1,7 @@
 """Draw the benchmark of clips: `python -m training.clip_benchmark [folder]` writes data/clips.
 
-The layout is that of Ref-DAVIS17 as the field converts it, with two annotators. All clips show the held-out drawings.
-The tuning set for settings is another seed (`--seed`).
+The layout is that of Ref-DAVIS17 as the field converts it, with two annotators. All clips show the held-out drawings,
+or with `--tuning` drawings that are neither trained on nor held out: settings are chosen on those, with another seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.clips import FRAMES, HUES, Actor, Clip, draw_clip
 from training.concepts import COLORS, CONCEPTS, CORE_COUNT
 from training.paths import CLIPS, WORK
 from training.scenes import SpriteSheet
-from training.sprites import load_sprites
+from training.sprites import draw_tuning_sprites, load_sprites
 
 SEED, COUNT = 11, 24
 SIZES_HW = ((144, 192), (144, 192), (192, 144), (160, 176))
@@ -36,9 +36,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=CLIPS)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--tuning", action="store_true", help="drawings to choose settings on")
     parser.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
-    sprites = benchmark_sprites(load_sprites(arguments.work), held_out=True)
+    if arguments.tuning:
+        sprites = draw_tuning_sprites(arguments.work)
+    else:
+        sprites = benchmark_sprites(load_sprites(arguments.work), held_out=True)
     sheet = SpriteSheet(sprites, torch.ones(len(CONCEPTS)), torch.device("cpu"))
     generator = torch.Generator().manual_seed(arguments.seed)
     chance = random.Random(arguments.seed)

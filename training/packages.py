@@ -38,6 +38,7 @@ NPM_PACKAGES = (
     "@iconify-json/hugeicons@1.2.35",
     "emojibase-data@17.0.0",
 )
+TUNING_PACKAGES = ("@iconify-json/openmoji@1.2.29", "@iconify-json/noto-v1@1.2.5")  # neither trained on nor held out
 DEBIAN_PACKAGE = "fonts-noto-color-emoji"
 NOTO_VERSION = "2.042"  # the held-out drawing; another version is another test
 
@@ -55,7 +56,7 @@ def fetch_packages(work: Path) -> None:
         subprocess.CalledProcessError: a client failed; its own message says why.
         RuntimeError: the Debian package is of another version.
     """
-    for package in NPM_PACKAGES:
+    for package in (*NPM_PACKAGES, *TUNING_PACKAGES):
         folder = package_folder(work, package)
         if not folder.exists():
             _fetch_npm(package, folder)

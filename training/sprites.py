@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from training.concepts import CONCEPTS, Concept
+from training.concepts import CONCEPTS, CORE_CONCEPTS, Concept
 from training.packages import NOTO_VERSION, NPM_PACKAGES, noto_font, package_folder
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _MONO_PACKAGES = (
     *("fluent-emoji-high-contrast", "emojione-monotone", "icon-park", "streamline-plump-color"),
     *("streamline-flex-color", "streamline-sharp-color", "streamline-cyber-color"),
 )
+_TUNING_PACKAGES = ("openmoji", "noto-v1")
 _MONO_PREFIX = re.compile(r"^(animal|basic|open|deciduous|evergreen|slice-of|red|green|closed)-")
 _MONO_SUFFIX = re.compile(r"(-(fill|filled|duotone|flat|one|face|head|computer|car|[0-9]{1,2}))+$")
 # These names mean something else in the sets of icons.
@@ -100,6 +101,22 @@ def load_sprites(work: Path) -> Sprites:
     )
     partial.rename(path)
     return sprites
+
+
+def draw_tuning_sprites(work: Path) -> Sprites:
+    """Render drawings of the core concepts to choose settings on: neither trained on nor those held out.
+
+    Their style is the number behind the last of `STYLES`.
+    """
+    labels = _read_labels(work)
+    rows = [
+        (_to_square(_render_svg(svg)), number)
+        for number, concept in enumerate(CORE_CONCEPTS)
+        for package in _TUNING_PACKAGES
+        for svg in _iconify(work, package, {_slug(labels[code]) for code in concept.codes})
+    ]
+    rgba, concepts = zip(*rows, strict=True)
+    return Sprites(np.stack(rgba), np.array(concepts), np.full(len(rows), len(STYLES)))
 
 
 def _describe_sources() -> str:

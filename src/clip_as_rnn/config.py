@@ -161,6 +161,8 @@ class VideoConfig(_Section):
     smooth_frames: float = _number(0.0, 0.0, 100.0)  # proposals are averaged along the motion, exp(-distance / this)
     evidence_frames: float = _number(0.0, 0.0, 100.0)  # scores are pooled over frames likewise
     stay_share: float = _number(1.0, 0.0, 1.0)  # a text that was found stays while its score is this share of theta
+    peak_frames: int = _number(0, 0, 1000)  # texts are found by the mean of their best so many frames; 0: by any frame
+    peak_odds: float = _number(1.0, 1e-3, 1e3)  # the odds of theta are times this for them: the best promise too much
     clip_crf: bool = False  # one dense CRF over all frames of a window, instead of one per frame
     clip_crf_gaussian_frames: float = _number(0.05, 1e-3, 100.0)  # its deviations in time; far below 1: frames apart
     clip_crf_bilateral_frames: float = _number(1.0, 1e-3, 100.0)

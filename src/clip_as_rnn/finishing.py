@@ -31,7 +31,8 @@ class Finisher:
         queries, scores = state.texts.queries, state.final_scores()
         masks, refinements = self._refine(state, report, trace=trace, refined=refined)
         with state.stopwatch.measure("refine"):
-            found, rejections = np.arange(len(state.active)), reject(state.steps, self._config)
+            found = np.arange(len(state.active))
+            rejections = reject(state.steps, self._config, in_clip=state.in_clip)
             if self._config.refine.drop_empty_masks:
                 masks, found = drop_empty(masks, len(state.active))
             for row in np.setdiff1d(np.arange(len(state.active)), found):

@@ -24,12 +24,14 @@ from clip_as_rnn.errors import InputError, suggest
 from clip_as_rnn.prompts.templates import PHOTO
 from clip_as_rnn.prompts.word_lists import BACKGROUND_PAPER, BACKGROUND_RELEASE, COMMON_THINGS
 
-_STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of another seed than data/clips has
+_STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of other drawings than data/clips has
     "window_frames": 16,
     "context_frames": 4,
     "smooth_frames": 3.0,
-    "evidence_frames": 4.0,
-    "stay_share": 0.6,
+    "evidence_frames": 2.0,
+    "stay_share": 0.35,
+    "peak_frames": 4,
+    "peak_odds": 1.5,
 }
 _DEFAULT: Mapping[str, Any] = {
     **_STEADY,

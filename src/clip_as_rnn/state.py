@@ -64,6 +64,7 @@ class State:
         proposal: the masks y_t of the running step, one per active text.
         steps: what every step proposed, scored and kept.
         converged: no step will change `active` any more, or none is left to take.
+        in_clip: other frames had a say in what passed.
     """
 
     image: EncodedImage
@@ -74,6 +75,7 @@ class State:
     proposal: Proposal = field(init=False)
     steps: list[Step] = field(default_factory=list)
     converged: bool = False
+    in_clip: bool = False
 
     def to_classify(self) -> MasksToClassify:
         """Put this step's masks before the classifier."""
@@ -86,6 +88,7 @@ class State:
         `passed` are the rows that pass, where the scores of this image alone do not decide it.
         """
         most_steps = config.recurrence.max_steps
+        self.in_clip = passed is not None
         passed = passing(scores, config, len(self.texts.queries)) if passed is None else passed
         kept = np.arange(len(scores)) if most_steps == 0 else passed
         texts = tuple(self.texts.queries[i] for i in self.active)
@@ -136,10 +139,12 @@ def passing(scores: Scores, config: SegmenterConfig, asked: int) -> Rows:
     return np.flatnonzero(passes)
 
 
-def reject(steps: Sequence[Step], config: SegmenterConfig) -> dict[str, Rejection]:
+def reject(steps: Sequence[Step], config: SegmenterConfig, *, in_clip: bool = False) -> dict[str, Rejection]:
     """Say of every dropped text in which step it fell, and at what score."""
     bound = "not above" if config.recurrence.strict_threshold else "below"
     reason = f"score {bound} {config.classify.threshold(len(steps[0].texts)):.3g}" if steps else ""
+    if in_clip and config.video.peak_frames:
+        reason = "too little of it in this frame, or in the best of those around"
     return {
         step.texts[i]: Rejection(step.texts[i], number, float(step.scores[i]), reason)
         for number, step in enumerate(steps, start=1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_as_rnn.temporal.evidence import hold, pool_scores
+from clip_as_rnn.temporal.evidence import find_peaks, hold, pool_scores, scale_odds
 
 
 def test_pooled_scores_are_means_that_fall_off_with_distance():
@@ -39,11 +39,32 @@ def held_by_definition(scores, high, low, was_kept):
 @given(st.lists(st.sampled_from((0.1, 0.3, 0.5)), min_size=1, max_size=12), st.booleans())
 def test_a_text_stays_in_runs_that_touch_the_high_threshold_or_a_kept_past(scores, was_kept):
     row = np.array(scores, np.float32)
-    kept = hold(np.stack([row, row], 1), 0.4, 0.2, np.array([was_kept, False]))
+    both = np.stack([row, row], 1)
+    kept = hold(both >= 0.4, both >= 0.2, np.array([was_kept, False]))
     assert kept[:, 0].tolist() == held_by_definition(row, 0.4, 0.2, was_kept).tolist()
     assert kept[:, 1].tolist() == held_by_definition(row, 0.4, 0.2, False).tolist()
 
 
 def test_a_dip_does_not_interrupt_what_is_seen_on_both_sides():
     scores = np.array([[0.6], [0.3], [0.6], [0.1], [0.3]], np.float32)
-    assert hold(scores, 0.5, 0.25, np.array([False]))[:, 0].tolist() == [True, True, True, False, False]
+    kept = hold(scores >= 0.5, scores >= 0.25, np.array([False]))
+    assert kept[:, 0].tolist() == [True, True, True, False, False]
+
+
+def test_where_a_text_passes_and_may_not_stay_it_is_not_kept():
+    passes, stays = np.array([[True], [True], [True]]), np.array([[False], [True], [False]])
+    assert hold(passes, stays, np.array([True]))[:, 0].tolist() == [False, True, False]
+
+
+def test_the_peak_is_the_mean_of_a_texts_own_best_frames():
+    scores = np.array([[0.1, 0.8], [0.9, 0.2], [0.5, 0.4], [0.3, 0.0]], np.float32)
+    assert find_peaks(scores, 2) == pytest.approx([0.7, 0.6])
+    assert find_peaks(scores, 1) == pytest.approx([0.9, 0.8])
+    assert find_peaks(scores, 9) == pytest.approx([0.45, 0.35])
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.01, 100.0))
+def test_odds_are_scaled_and_stay_probabilities(probability, factor):
+    scaled = scale_odds(probability, factor)
+    assert 0 <= scaled <= 1
+    assert scaled * (1 - probability) == pytest.approx(factor * probability * (1 - scaled))

@@ -71,6 +71,33 @@ def test_hysteresis_reaches_across_windows():
     assert found(fake_segmenter(seen_at(scores), **WINDOWS), 20) == [("dog",)] + [()] * 19
 
 
+PEAKS = {**WINDOWS, "peak_frames": 4, "peak_odds": 3.0, "stay_share": 0.5}  # theta is 0.5; the best must reach 0.75
+
+
+def test_a_text_seen_well_in_a_few_frames_is_found_wherever_enough_of_it_shows():
+    scores = [0.3, 0.3, 0.1, 0.9, 0.9, 0.9, 0.9, 0.1, 0.3, 0.3, 0.3, 0.3]
+    texts = found(fake_segmenter(seen_at(scores), **PEAKS), 12)
+    assert texts == [("dog",) if score > 0.25 else () for score in scores]
+
+
+def test_the_best_frames_promise_too_much_so_more_is_asked_of_them():
+    scores = [0.1, 0.6] * 6
+    assert found(fake_segmenter(seen_at(scores), **{**PEAKS, "peak_odds": 1.0}), 12) == [(), ("dog",)] * 6
+    assert found(fake_segmenter(seen_at(scores), **PEAKS), 12) == [()] * 12
+
+
+def test_a_clip_of_no_more_frames_than_the_best_is_held_to_theta():
+    assert found(fake_segmenter(seen_at([0.6, 0.4, 0.1]), **PEAKS), 3) == [("dog",), ("dog",), ()]
+
+
+def test_what_the_best_frames_reject_is_said_so_and_a_picture_is_judged_by_itself():
+    segmenter = fake_segmenter(seen_at([0.6] * 12), **PEAKS)
+    assert segmenter.segment(next(frames(1)), TEXTS).texts == ("dog",)
+    rejections = next(segmenter.segment_video(frames(12), TEXTS)).rejections
+    assert [one.text for one in rejections] == ["dog", "cat"]
+    assert {one.reason for one in rejections} == {"too little of it in this frame, or in the best of those around"}
+
+
 def test_scores_are_those_pooled():
     scores = [0.9, 0.6] * 4
     one = next(fake_segmenter(seen_at(scores), **WINDOWS, evidence_frames=2.0).segment_video(frames(8), TEXTS))

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from training.clip_benchmark import ANNOTATORS, describe_clip, write_clip
 from training.clips import FRAMES, Actor, cast_actors, draw_clip
-from training.concepts import COLORS, CONCEPTS, CORE_COUNT
+from training.concepts import COLORS, CONCEPTS, CORE_CONCEPTS, CORE_COUNT
 from training.paths import CLIPS
 from training.scenes import SpriteSheet
-from training.sprites import SPRITE_SIDE_PX, Sprites
+from training.sprites import SPRITE_SIDE_PX, STYLES, Sprites, draw_tuning_sprites
 
 SIZE_HW = (48, 64)
 RED, BLUE = list(COLORS).index("red"), list(COLORS).index("blue")
@@ -102,3 +102,23 @@ def test_the_committed_clips_are_whole():
             assert (CLIPS / "valid" / "Annotations" / name / f"{frame}.png").is_file()
         with Image.open(CLIPS / "valid" / "Annotations" / name / "00000.png") as labels:
             assert int(np.asarray(labels).max()) == len(kinds[name]["objects"])
+
+
+def test_tuning_drawings_are_of_the_core_concepts_and_of_no_style_trained_on_or_held_out(tmp_path, monkeypatch):
+    codes = [code for concept in CORE_CONCEPTS for code in concept.codes]
+    labels = tmp_path / "packages" / "emojibase-data" / "en" / "data.json"
+    labels.parent.mkdir(parents=True)
+    labels.write_text(json.dumps([{"hexcode": code.upper(), "label": f"Thing {code}"} for code in codes]))
+    drawn = {"openmoji": codes, "noto-v1": codes[:1]}
+    for package, known in drawn.items():
+        path = tmp_path / "packages" / f"iconify-json-{package}" / "icons.json"
+        path.parent.mkdir()
+        path.write_text(
+            json.dumps({"icons": {f"thing-{code}": {"body": ""} for code in known} | {"logo": {"body": ""}}})
+        )
+    monkeypatch.setattr("training.sprites._render_svg", lambda _: Image.new("RGBA", (8, 4), "red"))
+    sprites = draw_tuning_sprites(tmp_path)
+    numbers = [number for number, concept in enumerate(CORE_CONCEPTS) for _ in concept.codes]
+    assert sorted(sprites.concept.tolist()) == sorted([0, *numbers])
+    assert set(sprites.style.tolist()) == {len(STYLES)}
+    assert not sprites.of_styles(held_out=True).concept.size

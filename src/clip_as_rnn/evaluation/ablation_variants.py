@@ -169,6 +169,7 @@ def _video(config: SegmenterConfig) -> Iterator[Variant]:
     yield Variant("video", "every frame by itself", vars(plain))
     yield Variant("video", "scores not pooled", {"evidence_frames": 0.0})
     yield Variant("video", "no hysteresis", {"stay_share": 1.0})
+    yield Variant("video", "no best frames", {"peak_frames": 0})
     yield Variant("video", "proposals not smoothed", {"smooth_frames": 0.0})
     yield Variant(
         "video", "scores pooled alone", {**vars(plain), **_windows(clip), "evidence_frames": clip.evidence_frames}

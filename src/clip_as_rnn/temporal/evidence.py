@@ -22,17 +22,33 @@ def pool_scores(scores: Float[ndarray, "t n"], frames: float) -> Float[ndarray, 
     return np.asarray(pooled.astype(scores.dtype))
 
 
-def hold(scores: Float[ndarray, "t n"], high: float, low: float, was_kept: Bool[ndarray, " n"]) -> Bool[ndarray, "t n"]:
-    """Keep a text in every run of frames with scores from `low` on that touches one from `high` on, or a kept past.
+def find_peaks(scores: Float[ndarray, "t n"], frames: int) -> Float[ndarray, " n"]:
+    """Average each text's best scores over so many frames, or over all if there are fewer.
 
-    `was_kept` says which texts were kept in the frame before the first one.
+    What is there shows itself well in some frames, however badly in others; what is not rarely does in any.
     """
-    passes, stays = scores >= high, scores >= low
+    peaks = np.sort(scores, axis=0)[-frames:].mean(axis=0)
+    return np.asarray(peaks.astype(scores.dtype))
+
+
+def scale_odds(probability: float, factor: float) -> float:
+    """Multiply the odds p / (1 - p) of a probability, and return the probability that has them."""
+    return factor * probability / (1 - probability + factor * probability)
+
+
+def hold(
+    passes: Bool[ndarray, "t n"], stays: Bool[ndarray, "t n"], was_kept: Bool[ndarray, " n"]
+) -> Bool[ndarray, "t n"]:
+    """Keep a text in every run of frames in which it may stay that touches one in which it passes, or a kept past.
+
+    A frame in which a text passes and may not stay counts nothing. `was_kept` says which texts were kept in the frame
+    before the first one.
+    """
     forward, backward = np.zeros_like(passes), np.zeros_like(passes)
     kept = was_kept
-    for t in range(len(scores)):
+    for t in range(len(passes)):
         kept = forward[t] = stays[t] & (passes[t] | kept)
     kept = np.zeros_like(was_kept)
-    for t in reversed(range(len(scores))):
+    for t in reversed(range(len(passes))):
         kept = backward[t] = stays[t] & (passes[t] | kept)
     return np.asarray(forward | backward)

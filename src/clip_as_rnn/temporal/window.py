@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_as_rnn.config import SegmenterConfig, VideoConfig
 from clip_as_rnn.state import EncodedImage, State
-from clip_as_rnn.temporal.evidence import hold, pool_scores
+from clip_as_rnn.temporal.evidence import find_peaks, hold, pool_scores, scale_odds
 from clip_as_rnn.temporal.motion import Trace, trace_motion
 from clip_as_rnn.temporal.smoothing import smooth_maps
 from clip_as_rnn.types import RgbImage
@@ -112,14 +112,8 @@ class Window:
         """Pool the scores of this step over time; return each running state's, and the rows of those that pass."""
         for state, own in zip(running, scores, strict=True):
             self._scores[self._places[id(state)], state.active] = own
-        video, high = self._config.video, self._config.classify.threshold(self._queries)
-        if self._config.recurrence.strict_threshold:
-            high = float(np.nextafter(np.float32(high), np.float32(2)))
-        pooled = pool_scores(self._scores, video.evidence_frames)
-        own_frames = slice(self._past, None)
-        counted = np.where(self._held, pooled, -1)[own_frames]  # what was dropped stays dropped
-        was_kept = self._kept[self._past - 1] if self._past else np.zeros(self._queries, bool)
-        self._kept[own_frames] = hold(counted, high, high * video.stay_share, was_kept)
+        pooled = pool_scores(self._scores, self._config.video.evidence_frames)
+        self._keep(np.where(self._held, pooled, -1)[self._past :])  # what was dropped stays dropped
         decided: list[tuple[AnyScores, AnyRows]] = []
         for state in running:
             t = self._places[id(state)]
@@ -128,6 +122,22 @@ class Window:
                 rows = np.array([np.argmax(pooled[t, state.active])])
             decided.append((pooled[t, state.active], rows))
         return decided
+
+    def _keep(self, pooled: Float[ndarray, "t n"]) -> None:
+        """Choose the texts of the window's own frames, whose pooled scores these are."""
+        video, theta = self._config.video, self._config.classify.threshold(self._queries)
+        low, high = theta * video.stay_share, theta
+        passes = pooled >= self._bound(high)
+        if 0 < video.peak_frames < len(self._scores):
+            peaks = find_peaks(self._scores, video.peak_frames)
+            passes = np.broadcast_to(peaks >= self._bound(scale_odds(theta, video.peak_odds)), pooled.shape)
+        was_kept = self._kept[self._past - 1] if self._past else np.zeros(self._queries, bool)
+        self._kept[self._past :] = hold(passes, pooled >= self._bound(low), was_kept)
+
+    def _bound(self, threshold: float) -> np.float32:
+        """Give the least score that reaches a threshold."""
+        bound = np.float32(threshold)
+        return np.nextafter(bound, np.float32(2)) if self._config.recurrence.strict_threshold else bound
 
     def remember(self, done: int) -> Memory | None:
         """Keep what the window behind its first `done` frames needs of them; None if frames do not look so far."""
