@@ -64,6 +64,14 @@ def save_progress(progress: Progress, work: Path) -> None:
     partial.rename(work / "checkpoint.pt")
 
 
+def save_milestone(progress: Progress, work: Path) -> None:
+    """Keep the average of this moment beside the checkpoint; a decay of the rate can begin from any checkpoint."""
+    state = {"average": progress.average.state_dict(), "seen": progress.seen, "size": asdict(progress.model.size)}
+    partial = work / "milestone.partial"
+    torch.save(state, partial)
+    partial.rename(work / f"average_{progress.seen // 1000:05d}k.pt")
+
+
 def _make_optimizers(model: Clip, plan: Plan) -> tuple[torch.optim.Optimizer, ...]:
     """Muon for the matrices of the vision blocks, where most of the learning is, AdamW for the rest."""
     blocks = [p for p in model.vision.blocks.parameters() if p.ndim > 1]

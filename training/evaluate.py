@@ -19,6 +19,7 @@ from clip_as_rnn.prompts.templates import PHOTO_TEMPLATES
 from training.benchmark import benchmark_sprites
 from training.concepts import BACKGROUND_TEXTS, CONCEPTS, CORE_COUNT
 from training.export import load_trained
+from training.losses import owner_shares
 from training.marks import blur
 from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
@@ -53,7 +54,7 @@ def evaluation_set(sprites: Sprites, device: torch.device, *, held_out: bool = T
 
 @torch.no_grad()
 def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dict[str, float]:
-    """Measure naming of whole images, naming of marked objects (three marks), and dense mIoU."""
+    """Measure naming of whole images, of marked objects (three marks) and of masks, and dense mIoU."""
     model.eval()
     asked = [concept.name for concept in CONCEPTS[:CORE_COUNT]]
     device = questions.single.images.device
@@ -62,6 +63,7 @@ def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dic
     single = encode(model, questions.single.images)
     scores = {"top1": accuracy(single.cls @ names.T, questions.single.concepts[:, 0])}
     scores |= marked_accuracy(model, questions.several, names)
+    scores["mask"] = masked_accuracy(model, questions.several, names)
     several = encode(model, questions.several.images)
     patches = model.scale * several.patches @ torch.cat([names, ground]).T  # b p n
     scores["miou40"] = dense_miou(patches, questions.several, present_only=False)
@@ -70,10 +72,10 @@ def evaluate(model: Clip, tokenizer: CLIPTokenizer, questions: Questions) -> dic
     return scores
 
 
-def encode(model: Clip, images: Tensor) -> ImageFeatures:
-    """Encode images in [0, 1] in one go."""
+def encode(model: Clip, images: Tensor, inside: Tensor | None = None) -> ImageFeatures:
+    """Encode images in [0, 1] in one go, with masks of patches if there are any."""
     with torch.autocast(images.device.type, torch.bfloat16):
-        return model.vision(normalize(images))
+        return model.vision(normalize(images), inside)
 
 
 def text_vectors(model: Clip, tokenizer: CLIPTokenizer, texts: list[str], device: torch.device) -> Tensor:
@@ -100,6 +102,14 @@ def marked_accuracy(model: Clip, scenes: Scenes, names: Tensor) -> dict[str, flo
         name: accuracy(encode(model, torch.where(visible, images, outside)).cls @ names.T, truth)
         for name, outside in marked.items()
     }
+
+
+def masked_accuracy(model: Clip, scenes: Scenes, names: Tensor) -> float:
+    """Name each object by the mask token of the patches that it covers."""
+    shares = owner_shares(scenes.owners, scenes.concepts.shape[1], model.size.patch_px)[..., 1:].transpose(1, 2)
+    masks = encode(model, scenes.images, shares > 0).masks
+    shown = (scenes.concepts >= 0) & (scenes.masks().flatten(2).float().mean(2) > 0.01)
+    return accuracy(masks[shown] @ names.T, scenes.concepts[shown])
 
 
 def dense_miou(logits: Tensor, scenes: Scenes, *, present_only: bool) -> float:

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 BACKGROUND_ASKED = 23
 NOTHING_SHARE = 0.12  # a mask with less of its area on objects shows background
+STRAY_SHARE = 0.06  # of a mask; an object with less of it is there by its edge only
+EDGE_STRIDE_PX = 4
 LEAST_PATCHES = 0.7  # an object that shows less than so many patches is not spoken of
 
 
@@ -69,6 +71,39 @@ def whole_target(target: Tensor, marked: Tensor) -> Tensor:
     background = (~shown).float()
     total = weight.sum(1, keepdim=True) + background
     return torch.cat([weight, background], 1) / total
+
+
+def masks_target(concepts: Tensor, inside: Tensor) -> Tensor:
+    """Say what masks of patches show: objects by their area, or background: (b, m, concepts + 1).
+
+    `concepts` (b, p, concepts + 1) are shares of area, `inside` (b, m, p) bool. Stray bits of objects do not count.
+    """
+    area = inside.to(concepts.dtype) @ concepts
+    shares = area / area.sum(-1, keepdim=True).clamp(min=1e-6)
+    objects = torch.where(shares[..., :-1] > STRAY_SHARE, shares[..., :-1], 0.0)
+    objects = objects * (objects.sum(-1, keepdim=True) > NOTHING_SHARE)
+    total = objects.sum(-1, keepdim=True)
+    return torch.cat([objects / total.clamp(min=1e-6), (total == 0).float()], -1)
+
+
+def edge_loss(log_p: Tensor, owners: Tensor, concepts: Tensor, weights: tuple[float, float]) -> Tensor:
+    """Name pixels by the patches' probabilities, grown bilinearly as the package grows proposals.
+
+    `log_p` (b, p, concepts + 1), `owners` (b, h, w), `concepts` (b, slots); the weights are those of a pixel of the
+    background and of one of an object. Only every `EDGE_STRIDE_PX`-th pixel each way is asked.
+    """
+    b, h, w = owners.shape
+    columns = round((log_p.shape[1] * w / h) ** 0.5)
+    chosen = torch.cat([torch.full_like(concepts[:, :1], log_p.shape[-1] - 1), concepts.clamp(min=0)], 1)
+    maps = log_p.exp().gather(2, chosen[:, None].expand(-1, log_p.shape[1], -1)).transpose(1, 2)  # b 1+slots p
+    start = EDGE_STRIDE_PX // 2
+    truth = owners[:, start::EDGE_STRIDE_PX, start::EDGE_STRIDE_PX]
+    grown = functional.interpolate(
+        maps.view(b, maps.shape[1], -1, columns), size=truth.shape[1:], mode="bilinear", align_corners=False
+    )
+    right = grown.gather(1, truth[:, None])[:, 0]
+    weight = torch.where(truth > 0, weights[1], weights[0])
+    return (-right.clamp(min=1e-4).log() * weight).sum() / weight.sum()
 
 
 def indifference(logits: Tensor, concept_count: int, nothing: Tensor) -> Tensor:

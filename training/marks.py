@@ -79,3 +79,25 @@ def choose_masks(owners: Tensor, slots: int, patch_px: int, generator: torch.Gen
     chosen = torch.where(fate < 0.2, masks, rough)
     chosen = torch.where(fate > 0.7, rough & blobs, chosen)
     return torch.where(fate > 0.8, blobs, chosen)
+
+
+def choose_patches(objects: Tensor, rows: int, count: int, generator: torch.Generator) -> Tensor:
+    """Choose `count` masks of patches for every scene, (b, count, patches) bool: objects, exact to rough, parts, blobs.
+
+    `objects` (b, patches, slots) are the objects' shares of each patch, in a grid of so many `rows`.
+    """
+    b, p, slots = objects.shape
+    grid, device = (rows, p // rows), objects.device
+    lot = torch.rand(3, b, count, 1, generator=generator, device=device)
+    drawn = torch.rand(b, count, slots, generator=generator, device=device) * (objects.sum(1) > 0.3)[:, None]
+    share = objects.transpose(1, 2).gather(1, drawn.argmax(-1, keepdim=True).expand(-1, -1, p))  # b count p
+    wide = functional.avg_pool2d(share.view(b, count, *grid), 3, 1, 1).flatten(2)
+    noise = torch.randn(share.shape, generator=generator, device=device)
+    rough = torch.maximum(share, 1.6 * lot[1] * wide) + 0.2 * lot[1] * noise > 0.02 + 0.5 * lot[2]
+    coarse = torch.rand(b, count, 4, 4, generator=generator, device=device)
+    soft = functional.interpolate(coarse, size=grid, mode="bilinear", align_corners=False).flatten(2)
+    blobs = soft > 0.45 + 0.3 * lot[2]
+    masks = torch.where(lot[0] < 0.25, share > 0, rough)
+    masks = torch.where(lot[0] > 0.65, rough & blobs, masks)
+    masks = torch.where(lot[0] > 0.78, blobs & (objects.sum(2)[:, None] < 0.4), masks)
+    return torch.where(lot[0] > 0.9, blobs, masks)

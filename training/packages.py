@@ -36,11 +36,30 @@ NPM_PACKAGES = (
     "@iconify-json/emojione-monotone@1.2.1",
     "@iconify-json/healthicons@1.2.13",
     "@iconify-json/hugeicons@1.2.35",
+    "@iconify-json/lucide@1.2.137",
+    "@iconify-json/la@1.2.1",
+    "@iconify-json/dinkie-icons@1.2.0",
+    "@iconify-json/picon@1.2.0",
+    "@iconify-json/boxicons@1.2.0",
+    "@iconify-json/griddy-icons@1.2.0",
+    "@iconify-json/iconoir@1.2.11",
+    "@iconify-json/carbon@1.2.29",
+    "@iconify-json/ion@1.2.7",
+    "@iconify-json/streamline-kameleon-color@1.2.2",
+    "@iconify-json/fontisto@1.2.1",
+    "@iconify-json/streamline-color@1.2.2",
+    "@iconify-json/pixelarticons@1.2.9",
+    "@iconify-json/lineicons@1.2.6",
+    "@iconify-json/lucide-lab@1.2.3",
+    "@iconify-json/guidance@1.2.2",
+    "@iconify-json/ri@1.2.10",
+    "@iconify-json/tdesign@1.2.19",
+    "@iconify-json/bxs@1.2.3",
     "emojibase-data@17.0.0",
 )
 TUNING_PACKAGES = ("@iconify-json/openmoji@1.2.29", "@iconify-json/noto-v1@1.2.5")  # neither trained on nor held out
-DEBIAN_PACKAGE = "fonts-noto-color-emoji"
-NOTO_VERSION = "2.042"  # the held-out drawing; another version is another test
+NOTO_PACKAGE, CLIP_ART_PACKAGE = "fonts-noto-color-emoji", "openclipart-svg"
+DEBIAN_VERSIONS = {NOTO_PACKAGE: "2.042", CLIP_ART_PACKAGE: "0.18"}  # held-out drawings; other ones are another test
 
 
 def package_folder(work: Path, package: str) -> Path:
@@ -60,14 +79,15 @@ def fetch_packages(work: Path) -> None:
         folder = package_folder(work, package)
         if not folder.exists():
             _fetch_npm(package, folder)
-    noto = package_folder(work, DEBIAN_PACKAGE)
-    if not noto.exists():
-        _fetch_debian(noto)
+    for package, version in DEBIAN_VERSIONS.items():
+        folder = package_folder(work, package)
+        if not folder.exists():
+            _fetch_debian(package, version, folder)
 
 
 def noto_font(work: Path) -> Path:
     """Find the font file of the held-out drawing."""
-    return next(package_folder(work, DEBIAN_PACKAGE).rglob("NotoColorEmoji.ttf"))
+    return next(package_folder(work, NOTO_PACKAGE).rglob("NotoColorEmoji.ttf"))
 
 
 def _fetch_npm(package: str, folder: Path) -> None:
@@ -88,14 +108,14 @@ def _fetch_npm(package: str, folder: Path) -> None:
     partial.rmdir()
 
 
-def _fetch_debian(folder: Path) -> None:
-    logger.info("fetching %s", DEBIAN_PACKAGE)
+def _fetch_debian(package: str, version: str, folder: Path) -> None:
+    logger.info("fetching %s", package)
     downloads = folder.parent / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=downloads, check=True)
-    archives = sorted(downloads.glob(f"{DEBIAN_PACKAGE}_{NOTO_VERSION}*.deb"))
+    subprocess.run(["apt-get", "download", package], cwd=downloads, check=True)
+    archives = sorted([*downloads.glob(f"{package}_{version}*.deb"), *downloads.glob(f"{package}_*%3a{version}*.deb")])
     if not archives:
-        raise RuntimeError(f"Expected version {NOTO_VERSION} of {DEBIAN_PACKAGE}, but apt-get has another one.")
+        raise RuntimeError(f"Expected version {version} of {package}, but apt-get has another one.")
     partial = folder.with_name(folder.name + ".partial")
     subprocess.run(["dpkg", "-x", str(archives[0]), str(partial)], check=True)
     partial.rename(folder)

@@ -21,16 +21,29 @@ class Stage:
     rules: SceneRules
 
 
-# From the third stretch on, drawings are also redrawn: what helps on unseen drawings, once the seen ones are known.
-_REDRAWN = SceneRules(
-    max_objects=3,
-    single_share=0.35,
-    several_size=(0.28, 0.6),
-    color_jitter=ColorJitter(gain=0.2, offset=0.08, saturation=0.5, hue=0.15),
-    hue_share=0.2,
-    warp=0.12,
-    redraw_share=0.35,
+# Drawings are redrawn from the beginning, a little at first: what helps on unseen drawings is to have seen no two alike.
+_GENTLE = SceneRules(
+    max_objects=2,
+    single_share=0.7,
+    several_size=(0.4, 0.6),
+    color_jitter=ColorJitter(gain=0.2, offset=0.06, saturation=0.4, hue=0.12),
+    hue_share=0.12,
+    warp=0.06,
+    redraw_share=0.2,
+    hands=0.3,
 )
+_REDRAWN = replace(
+    _GENTLE,
+    max_objects=3,
+    single_share=0.4,
+    several_size=(0.28, 0.6),
+    color_jitter=ColorJitter(gain=0.25, offset=0.08, saturation=0.5, hue=0.15),
+    hue_share=0.2,
+    warp=0.13,
+    redraw_share=0.35,
+    hands=0.8,
+)
+_MANY = replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.23, 0.55), warp=0.15, hands=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,47 +53,30 @@ class Plan:
     seed: int = 1
     batch: int = 128
     total_images: int = 2_000_000
-    cooldown_images: int = 720_000
+    cooldown_images: int = 600_000
+    milestone_images: int = 100_000  # the average is kept every so many
     warmup_images: int = 12_000
     peak_rate: float = 1.0e-3
     floor_rate: float = 2e-5
     weight_decay: float = 0.1
-    average_decay: float = 0.998
+    average_decay: float = 0.999
     words_every: int = 3  # texts are encoded anew every so many steps
     patch_weight: float = 1.0  # of naming patches and pooled regions
     cam_weight: float = 0.0  # of the loss on the gradient CAM
     core_weight: float = 6.0  # how much more often a concept of the benchmark is drawn
     stages: tuple[Stage, ...] = field(
         default=(
+            Stage(start=0, sizes_hw=((72, 72),) * 3 + ((96, 96),), rules=_GENTLE),
+            Stage(start=150_000, sizes_hw=((72, 72),) * 4 + ((96, 96),) * 3 + ((120, 120),), rules=_REDRAWN),
             Stage(
-                start=0,
-                sizes_hw=((96, 96),),
-                rules=SceneRules(max_objects=2, single_share=0.75, several_size=(0.4, 0.6)),
+                start=500_000,
+                sizes_hw=((72, 72),) * 3 + ((96, 96),) * 4 + ((96, 120), (120, 96), (144, 144)),
+                rules=_MANY,
             ),
             Stage(
-                start=130_000,
-                sizes_hw=((96, 96),) * 6 + ((128, 128),) * 2 + ((160, 160),),
-                rules=SceneRules(max_objects=3, single_share=0.4, several_size=(0.28, 0.6)),
-            ),
-            Stage(
-                start=700_000,
-                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 160), (192, 192)),
-                rules=SceneRules(max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
-            ),
-            Stage(
-                start=940_000,
-                sizes_hw=((96, 96),) * 4 + ((128, 128),) * 2 + ((96, 128), (128, 96)),
-                rules=_REDRAWN,
-            ),
-            Stage(
-                start=1_350_000,
-                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((96, 128), (128, 96), (160, 128), (192, 144)),
-                rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.25, 0.55)),
-            ),
-            Stage(
-                start=1_850_000,
-                sizes_hw=((96, 96),) * 3 + ((128, 128),) * 3 + ((160, 128), (192, 144), (160, 224), (192, 192)),
-                rules=replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.22, 0.5)),
+                start=1_000_000,
+                sizes_hw=((96, 96),) * 5 + ((72, 96), (96, 72), (120, 144), (144, 120), (192, 192)),
+                rules=_MANY,
             ),
         )
     )

@@ -19,13 +19,15 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def warp(uv: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Bend the sprite's own coordinates (n, h, w, 2 as x, y in [-1, 1]): shear, and one slow wave each way."""
+    """Bend the sprite's own coordinates (n, h, w, 2 as x, y in [-1, 1]): shear, perspective, one slow wave each way."""
     n, device = len(uv), uv.device
-    chance = 2 * torch.rand(8, n, 1, 1, generator=generator, device=device) - 1
+    chance = 2 * torch.rand(10, n, 1, 1, generator=generator, device=device) - 1
     u, v = uv[..., 0], uv[..., 1]
     amount = strength * torch.rand(n, 1, 1, generator=generator, device=device)
     wave_u = (math.pi * ((1 + 0.5 * chance[0]) * v + 0.5 * chance[1] * u + chance[2])).sin()
     wave_v = (math.pi * ((1 + 0.5 * chance[3]) * u + 0.5 * chance[4] * v + chance[5])).sin()
+    depth = 1 + amount * (chance[8] * u + chance[9] * v)
+    u, v = u * depth, v * depth
     return torch.stack([u + amount * (2 * chance[6] * v + wave_u), v + amount * (2 * chance[7] * u + wave_v)], -1)
 
 

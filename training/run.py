@@ -16,7 +16,7 @@ from torch import distributed
 from transformers import CLIPTokenizer
 
 from training.benchmark import Scene
-from training.checkpoint import Progress, load_progress, save_progress
+from training.checkpoint import Progress, load_progress, save_milestone, save_progress
 from training.concepts import CONCEPTS, CORE_COUNT
 from training.evaluate import Questions, evaluate, evaluation_set
 from training.export import IMAGE_PX, export_clip
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=Plan().total_images, help="how many images to train on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that share every batch")
-    parser.add_argument("--every", type=float, default=240, help="seconds between evaluations")
+    parser.add_argument("--every", type=float, default=600, help="seconds between evaluations")
     arguments = parser.parse_args()
     if Plan().batch % (2 * arguments.workers):
         parser.error(f"--workers must divide {Plan().batch // 2}, the scenes of a batch, but is {arguments.workers}.")
@@ -87,6 +87,8 @@ def train(plan: Plan, work: Path, device: torch.device, share: Share, *, every_s
             logger.info(
                 "%d images, %s", progress.seen, " ".join(f"{name} {value:.3f}" for name, value in tally.items())
             )
+        if share.worker == 0 and progress.seen % plan.milestone_images < plan.batch:
+            save_milestone(progress, work)
         if share.worker == 0 and time.monotonic() - last > every_s:
             report(progress, work, questions, scenes)
             last = time.monotonic()

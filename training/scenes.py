@@ -13,9 +13,12 @@ from torch.nn import functional
 
 from training.backgrounds import draw_backgrounds
 from training.concepts import COLORS
+from training.hands import draw_by_other_hands
 from training.restyle import ColorJitter, recolor, redraw, warp
 from training.sprites import STYLES, Sprites
 
+MARGIN = 1.12  # room around a redrawn sprite, for what it is bent and outlined to
+RESTYLED_PX = 64
 LEVELS = 3  # sprite sheet at full, half and quarter size, so that small objects are not aliased
 
 
@@ -35,6 +38,7 @@ class SceneRules:
     grain: float = 0.08
     warp: float = 0.0  # of the sprite's half side
     redraw_share: float = 0.0  # of the objects, each for another tone curve and another shading
+    hands: float = 0.0  # how often the filters of `hands` are used, 1 their own shares; 0: drawn as ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,14 @@ class Scenes:
     concepts: Tensor  # (b, slots) int64
     colors: Tensor  # (b, slots) int64, an index into COLORS, -1 for natural colors
 
-    def twice(self) -> Scenes:
-        """Repeat the batch."""
-        return Scenes(*(torch.cat([part, part]) for part in (self.images, self.owners, self.concepts, self.colors)))
+    def first(self, count: int) -> Scenes:
+        """Take the first scenes."""
+        return Scenes(self.images[:count], self.owners[:count], self.concepts[:count], self.colors[:count])
+
+    def followed_by(self, other: Scenes) -> Scenes:
+        """Join two batches of scenes of one size."""
+        names = ("images", "owners", "concepts", "colors")
+        return Scenes(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
     def masks(self) -> Tensor:
         """Return the visible mask of every slot: (b, slots, h, w) bool."""
@@ -74,11 +83,16 @@ class SpriteSheet:
 
 
 def _build_atlas(rgba: Tensor) -> Tensor:
+    return _levels(rgba).round().byte()
+
+
+def _levels(rgba: Tensor) -> Tensor:
+    """Lay pictures (n, 4, s, s) beside their halves and quarters: (n, 4, s, 3/2 s)."""
     side = rgba.shape[-1]
-    atlas = torch.zeros(len(rgba), 4, side, side * 3 // 2, dtype=torch.uint8)
-    atlas[..., :side] = rgba.round().byte()
-    atlas[..., : side // 2, side:] = functional.avg_pool2d(rgba, 2).round().byte()
-    atlas[..., side // 2 : side * 3 // 4, side : side * 5 // 4] = functional.avg_pool2d(rgba, 4).round().byte()
+    atlas = torch.zeros(len(rgba), 4, side, side * 3 // 2, device=rgba.device)
+    atlas[..., :side] = rgba
+    atlas[..., : side // 2, side:] = functional.avg_pool2d(rgba, 2)
+    atlas[..., side // 2 : side * 3 // 4, side : side * 5 // 4] = functional.avg_pool2d(rgba, 4)
     return atlas
 
 
@@ -102,17 +116,43 @@ def compose(
         color = _choose_colors(sheet.mono[chosen], rules.tint_share, generator)
         reach = sizes[rows, slot]
         to_sprite = _poses(centers[rows, slot], reach, size_hw, rules.max_angle, generator)
-        if rules.warp:
-            to_sprite = warp(to_sprite, rules.warp, generator)
-        layer = paste(sheet.atlas[chosen].float() / 255, to_sprite, reach * min(size_hw))
-        layer = recolor(layer, color, rules.color_jitter, rules.hue_share, generator)
-        if rules.redraw_share:
-            layer = redraw(layer, color, rules.redraw_share, generator)
+        layer = _draw(sheet.atlas[chosen].float() / 255, to_sprite, reach * min(size_hw), color, rules, generator)
         canvas[rows] = layer[:, :3] + canvas[rows] * (1 - layer[:, 3:])
         owners[rows] = torch.where(layer[:, 3] > 0.5, slot + 1, owners[rows])
         concepts[rows, slot] = sheet.concept[chosen]
         colors[rows, slot] = color
     return Scenes(canvas.clamp(0, 1), owners, concepts, colors)
+
+
+def _draw(
+    drawings: Tensor,
+    to_sprite: Tensor,
+    sizes_px: Tensor,
+    color: Tensor,
+    rules: SceneRules,
+    generator: torch.Generator,
+) -> Tensor:
+    """Lay drawings of an atlas into empty pictures, changed as the rules say: premultiplied (n, 4, h, w)."""
+    if rules.hands:
+        drawings, to_sprite = _restyle(drawings, color, rules, generator), to_sprite / MARGIN
+        layer = paste(drawings, to_sprite, sizes_px * MARGIN)
+        return layer * (layer[:, 3:] > 1 / 255)
+    if rules.warp:
+        to_sprite = warp(to_sprite, rules.warp, generator)
+    layer = paste(drawings, to_sprite, sizes_px)
+    layer = recolor(layer, color, rules.color_jitter, rules.hue_share, generator)
+    return redraw(layer, color, rules.redraw_share, generator) if rules.redraw_share else layer
+
+
+def _restyle(drawings: Tensor, color: Tensor, rules: SceneRules, generator: torch.Generator) -> Tensor:
+    """Redraw in the sprite's own square, which costs the same whatever the scene's size; an atlas again."""
+    n, device = len(drawings), drawings.device
+    middle, whole = torch.zeros(n, 2, device=device), torch.full((n, 2), 0.5 / MARGIN, device=device)
+    square = lay_out(middle, torch.zeros(n, device=device), whole, (RESTYLED_PX, RESTYLED_PX))
+    drawn = paste(drawings, warp(square, rules.warp, generator), torch.full((n,), float(RESTYLED_PX), device=device))
+    drawn = recolor(drawn, color, rules.color_jitter, rules.hue_share, generator)
+    drawn = redraw(drawn, color, rules.redraw_share, generator)
+    return _levels(draw_by_other_hands(drawn, rules.hands, generator))
 
 
 def _choose_sizes(count: int, rules: SceneRules, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -19,20 +19,24 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from training.clip_art import clip_art_files
 from training.concepts import CONCEPTS, CORE_CONCEPTS, Concept
-from training.packages import NOTO_VERSION, NPM_PACKAGES, noto_font, package_folder
+from training.packages import DEBIAN_VERSIONS, NPM_PACKAGES, noto_font, package_folder
 
 logger = logging.getLogger(__name__)
 
 SPRITE_SIDE_PX = 96
 RENDER_SIDE_PX = 192
 HELD_OUT_STYLE = "noto"
-STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", HELD_OUT_STYLE)
+HELD_OUT_STYLES = (HELD_OUT_STYLE, "clip art")  # the second was never looked at while choosing
+STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", *HELD_OUT_STYLES)
 # Icons share only the outline with a drawing. Their colors are dropped, and what a line encloses is filled.
 _MONO_PACKAGES = (
     *("mdi", "fa6-solid", "game-icons", "ph", "tabler", "mingcute", "pinhead", "whh", "healthicons", "hugeicons"),
     *("fluent-emoji-high-contrast", "emojione-monotone", "icon-park", "streamline-plump-color"),
-    *("streamline-flex-color", "streamline-sharp-color", "streamline-cyber-color"),
+    *("streamline-flex-color", "streamline-sharp-color", "streamline-cyber-color", "streamline-kameleon-color"),
+    *("streamline-color", "lucide", "lucide-lab", "la", "dinkie-icons", "picon", "boxicons", "griddy-icons", "iconoir"),
+    *("carbon", "ion", "fontisto", "pixelarticons", "lineicons", "guidance", "ri", "tdesign", "bxs"),
 )
 _TUNING_PACKAGES = ("openmoji", "noto-v1")
 _MONO_PREFIX = re.compile(r"^(animal|basic|open|deciduous|evergreen|slice-of|red|green|closed)-")
@@ -81,8 +85,14 @@ class Sprites:
     style: np.ndarray
 
     def of_styles(self, *, held_out: bool) -> Sprites:
-        """Keep the held-out drawing only, or everything else."""
-        rows = (self.style == STYLES.index(HELD_OUT_STYLE)) == held_out
+        """Keep the held-out drawing only, or all that training sees."""
+        return self.of_style(HELD_OUT_STYLE) if held_out else self._keep(self.style < STYLES.index(HELD_OUT_STYLE))
+
+    def of_style(self, name: str) -> Sprites:
+        """Keep one style only."""
+        return self._keep(self.style == STYLES.index(name))
+
+    def _keep(self, rows: np.ndarray) -> Sprites:
         return Sprites(self.rgba[rows], self.concept[rows], self.style[rows])
 
 
@@ -122,7 +132,7 @@ def draw_tuning_sprites(work: Path) -> Sprites:
 def _describe_sources() -> str:
     """Name all that the table's numbers stand for and come from."""
     concepts = [(concept.name, concept.codes) for concept in CONCEPTS]
-    return json.dumps([concepts, STYLES, NPM_PACKAGES, NOTO_VERSION, SPRITE_SIDE_PX])
+    return json.dumps([concepts, STYLES, NPM_PACKAGES, DEBIAN_VERSIONS, SPRITE_SIDE_PX])
 
 
 def draw_sprites(work: Path) -> Sprites:
@@ -150,6 +160,11 @@ def _drawings(work: Path, concept: Concept, labels: dict[str, str]) -> Iterator[
         )
         if code in font:
             yield HELD_OUT_STYLE, font[code]
+    for path in clip_art_files(work, concept.name):
+        try:
+            yield "clip art", _render_svg(path.read_text(errors="replace"))
+        except ValueError as error:
+            logger.warning("%s cannot be drawn: %s", path.name, error)
     slugs = {_slug(word) for word in (concept.name, *concept.synonyms, *(labels[code] for code in concept.codes))}
     for style in ("emojione", "fxemoji", "streamline"):
         package = "streamline-emojis" if style == "streamline" else style

@@ -1,4 +1,4 @@
-"""One step of training: draw scenes, mark half of them, write texts, add up the losses."""
+"""One step of training: draw scenes, mark some of them, choose masks for mask tokens, write texts, add up the losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 from training import losses
 from training.cam import cam_loss, cam_maps, merge_namesakes
 from training.concepts import CONCEPTS
-from training.marks import choose_masks, mark_images
+from training.marks import choose_masks, choose_patches, mark_images
 from training.plan import Plan
 from training.scenes import Scenes, SpriteSheet, compose
 from training.texts import encode_texts, object_phrase, scene_caption, table_texts
@@ -22,12 +22,16 @@ from training.towers import Clip, ImageFeatures
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 BACKGROUND_WEIGHT = 0.35  # of a background patch, for there are many
+MARKED_SHARE = 8  # one in so many images is a marked copy of a scene
+MASKS = 5  # mask tokens of every image
 WEIGHTS = {  # those of local supervision, in `Plan`, multiply them
     "cam": 1.0,
-    "patch": 1.0,
-    "cls": 1.0,
-    "early": 0.25,
-    "mean": 0.4,
+    "patch": 0.6,
+    "edge": 0.6,
+    "mask": 1.0,
+    "cls": 0.5,
+    "early": 0.15,
+    "mean": 0.2,
     "indifference": 0.05,
     "caption": 0.25,
     "region": 0.3,
@@ -47,12 +51,13 @@ ALONE = Share()
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Every scene twice, marked and plain; `masks` is what the marks leave visible, all of it in the second half."""
+    """Marked copies of the first scenes, then all scenes plain; `masks` is what the marks leave visible."""
 
     scenes: Scenes
-    images: Tensor  # (b, 3, h, w), marked
-    masks: Tensor  # (b, h, w) bool
+    images: Tensor  # (b, 3, h, w), the first `marked` of them marked
+    masks: Tensor  # (b, h, w) bool, all of a plain image
     marked: int
+    inside: Tensor  # (b, m, patches) bool, of the mask tokens
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -69,10 +74,16 @@ def draw_batch(sheet: SpriteSheet, plan: Plan, seen: int, patch_px: int, share: 
     generator = torch.Generator(sheet.atlas.device).manual_seed(rng.getrandbits(62))
     stage = plan.stage(seen)
     count = plan.batch // share.workers
-    scenes = compose(sheet, count // 2, size_hw, stage.rules, generator)
-    masks = choose_masks(scenes.owners, stage.rules.max_objects, patch_px, generator)
-    images = torch.cat([mark_images(scenes.images, masks, generator), scenes.images])
-    return Batch(scenes.twice(), images, torch.cat([masks, torch.ones_like(masks)]), count // 2)
+    marked = count // MARKED_SHARE
+    plain = compose(sheet, count - marked, size_hw, stage.rules, generator)
+    first = plain.first(marked)
+    masks = choose_masks(first.owners, stage.rules.max_objects, patch_px, generator)
+    images = torch.cat([mark_images(first.images, masks, generator), plain.images])
+    scenes = first.followed_by(plain)
+    objects = losses.owner_shares(scenes.owners, scenes.concepts.shape[1], patch_px)[..., 1:]
+    inside = choose_patches(objects, size_hw[0] // patch_px, MASKS, generator)
+    visible = torch.cat([masks, torch.ones_like(plain.owners, dtype=torch.bool)])
+    return Batch(scenes, images, visible, marked, inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +138,7 @@ def training_losses(
     """
     truth = measure_truth(batch, model.size.patch_px)
     with torch.autocast(batch.images.device.type, torch.bfloat16):
-        features = model.vision(normalize(batch.images))
+        features = model.vision(normalize(batch.images), batch.inside)
     found: dict[str, Tensor] = {}
     if table is None:
         words = write_words(batch, truth, rng)
@@ -140,7 +151,7 @@ def training_losses(
     if plan.cam_weight:
         with torch.autocast(batch.images.device.type, torch.bfloat16):
             found["cam"] = plain_cam_loss(model, features, truth, batch, scaled_table)
-    return found | naming_losses(features, truth, scaled_table, batch.marked), table
+    return found | naming_losses(features, truth, scaled_table, batch), table
 
 
 def plain_cam_loss(model: Clip, features: ImageFeatures, truth: Truth, batch: Batch, scaled_table: Tensor) -> Tensor:
@@ -155,20 +166,27 @@ def plain_cam_loss(model: Clip, features: ImageFeatures, truth: Truth, batch: Ba
     return cam_loss(maps[:, :-1], owners, present)
 
 
-def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, marked: int) -> dict[str, Tensor]:
-    """Name patches, class tokens (of the last block and the one before) and, of plain images, patch means."""
-    count = len(CONCEPTS)
+def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Name patches, pixels, masks, class tokens (of the last block and the one before) and plain images' patch means."""
+    count, marked, plain = len(CONCEPTS), batch.marked, slice(batch.marked, None)
     weight = truth.visible * losses.patch_weights(truth.concepts, BACKGROUND_WEIGHT)
     cls = features.cls @ scaled_table.T
     patches = losses.named(features.patches @ scaled_table.T, count)
     early = losses.named(features.early_cls @ scaled_table.T, count)
     mean = losses.named(features.mean[marked:] @ scaled_table.T, count)
+    inside = batch.inside[plain]
+    shown = losses.masks_target(truth.concepts[plain], inside).flatten(0, 1)
+    masks = (features.masks[plain] @ scaled_table.T).flatten(0, 1)
+    pixels = (patches[plain], batch.scenes.owners[plain], batch.scenes.concepts[plain])
+    nothing = torch.cat([truth.whole[:, -1] > 0, (shown[:, -1] > 0) & inside.any(2).flatten()])
     return {
         "patch": losses.cross_entropy(patches, truth.concepts, weight),
+        "edge": losses.edge_loss(*pixels, (BACKGROUND_WEIGHT, 1.0)),
+        "mask": losses.cross_entropy(losses.named(masks, count), shown, inside.any(2).flatten().float()),
         "cls": losses.cross_entropy(losses.named(cls, count), truth.whole),
         "early": losses.cross_entropy(early, truth.whole),
         "mean": losses.cross_entropy(mean, truth.whole[marked:]),
-        "indifference": losses.indifference(cls, count, truth.whole[:, -1] > 0),
+        "indifference": losses.indifference(torch.cat([cls, masks]), count, nothing),
     }
 
 
@@ -193,7 +211,7 @@ def write_words(batch: Batch, truth: Truth, rng: random.Random) -> Words:
     drawn = truth.owners[marked:, :, 1:].sum(1) * (scenes.concepts[marked:] >= 0)
     objects = (drawn > losses.LEAST_PATCHES).nonzero()
     objects[:, 0] += marked
-    some = rng.sample(range(len(objects)), min(len(objects), marked // 2))
+    some = rng.sample(range(len(objects)), min(len(objects), 2 * marked))
     chosen = objects[torch.tensor(some, dtype=torch.long)]
     phrases = [object_phrase(concepts[i][k], colors[i][k], rng) for i, k in chosen.tolist()]
     left = truth.owners[..., 1:] * truth.visible[..., None]  # b patches slots
@@ -201,7 +219,7 @@ def write_words(batch: Batch, truth: Truth, rng: random.Random) -> Words:
     h, w = scenes.owners.shape[-2:]
     centers = _centers(left, round((left.shape[1] * h / w) ** 0.5))
     # Captions cost as much as images, so only a part of the scenes has one.
-    captioned = torch.arange(marked - marked // 4, marked + marked // 4)
+    captioned = torch.arange(marked // 2, 2 * marked + marked // 2)
     captions = []
     for i in captioned.tolist():
         slots = [k for k, concept in enumerate(concepts[i]) if concept >= 0 and shown[i][k]]

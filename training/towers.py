@@ -22,7 +22,7 @@ class ClipSize:
     width: int = 192
     vision_layers: int = 6
     text_layers: int = 4
-    patch_px: int = 16
+    patch_px: int = 12
     image_px: int = 192
     vocabulary: int = 1024
 
@@ -41,6 +41,7 @@ class ImageFeatures:
     cls: Tensor  # (b, d)
     early_cls: Tensor  # (b, d), as if the last block were missing
     last_input: Tensor  # (b, 1 + patches, width), what enters the last block; the only part of another space
+    masks: Tensor | None = None  # (b, m, d), what mask tokens say of their masks
 
 
 class Block(nn.Module):
@@ -55,23 +56,48 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """Map tokens (b, t, width); `bias` (t, t) is added to the attention's logits, `shift` to what it looks at."""
+    def forward(
+        self, x: Tensor, bias: Tensor | None = None, shift: Tensor | None = None, inside: Tensor | None = None
+    ) -> Tensor:
+        """Map tokens (b, t, width); `bias` (t, t) is added to the attention's logits, `shift` to what it looks at.
+
+        `inside` (b, m, patches) bool: the last m tokens are mask tokens, and see themselves and these patches.
+        """
         seen = self.norm1(x) if shift is None else self.norm1(x) + shift
-        x = x + self.out(_attend(self.qkv(seen), bias))
+        qkv = self.qkv(seen)
+        if inside is None:
+            attended = _attend(qkv, bias)
+        else:
+            attended = torch.cat([_attend(qkv[:, : -inside.shape[1]], bias), _attend_inside(qkv, inside)], 1)
+        x = x + self.out(attended)
         hidden = self.up(self.norm2(x))
         return x + self.down(hidden * torch.sigmoid(1.702 * hidden))
 
 
+def _heads(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b, t, three_width = qkv.shape
+    q, k, v = qkv.view(b, t, 3, three_width // (3 * HEAD_WIDTH), HEAD_WIDTH).permute(2, 0, 3, 1, 4)  # each b h t 64
+    return q * HEAD_WIDTH**-0.5, k, v
+
+
+def _attend_inside(qkv: Tensor, inside: Tensor) -> Tensor:
+    """Let each of the last m tokens see itself and the patches inside its mask, as the package's mask tokens do."""
+    m = inside.shape[1]
+    q, k, v = _heads(qkv)
+    q, own_k, own_v, patches = q[:, :, -m:], k[:, :, -m:], v[:, :, -m:], slice(1, -m)
+    to_patches = (q @ k[:, :, patches].transpose(-1, -2)).masked_fill(~inside[:, None], -1e4)  # b h m p
+    shares = torch.cat([(q * own_k).sum(-1, keepdim=True), to_patches], -1).softmax(-1)
+    attended = shares[..., :1] * own_v + shares[..., 1:] @ v[:, :, patches]
+    return attended.transpose(1, 2).flatten(2)
+
+
 def _attend(qkv: Tensor, bias: Tensor | None) -> Tensor:
     # Explicit products: in bfloat16 on a CPU the fused kernel makes a training step twice as slow.
-    b, t, three_width = qkv.shape
-    heads = three_width // (3 * HEAD_WIDTH)
-    q, k, v = qkv.view(b, t, 3, heads, HEAD_WIDTH).permute(2, 0, 3, 1, 4)  # each b h t 64
-    logits = (q * HEAD_WIDTH**-0.5) @ k.transpose(-1, -2)  # b h t t
+    q, k, v = _heads(qkv)
+    logits = q @ k.transpose(-1, -2)  # b h t t
     if bias is not None:
         logits = logits + bias
-    return (logits.softmax(-1) @ v).transpose(1, 2).reshape(b, t, three_width // 3)
+    return (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 class VisionTower(nn.Module):
@@ -90,8 +116,8 @@ class VisionTower(nn.Module):
         self.norm_post = nn.LayerNorm(width)
         self.project = nn.Linear(width, width, bias=False)
 
-    def forward(self, images: Tensor) -> ImageFeatures:
-        """Encode normalized images (b, 3, h, w)."""
+    def forward(self, images: Tensor, inside: Tensor | None = None) -> ImageFeatures:
+        """Encode normalized images (b, 3, h, w), and masks of patches (b, m, patches) bool, if there are any."""
         p = self.patch_px
         b, _, h, w = images.shape
         grid_hw = (h // p, w // p)
@@ -101,16 +127,21 @@ class VisionTower(nn.Module):
             tokens.dtype
         )
         x = self.norm_pre(x)
+        if inside is not None:
+            x = torch.cat([x, x[:, :1].expand(-1, inside.shape[1], -1)], 1)
         for block in self.blocks[:-1]:
-            x = block(x)
-        last_input = x
-        x = self.norm_post(self.blocks[-1](x))
+            x = block(x, inside=inside)
+        ordinary = 1 + tokens.shape[1]
+        last_input = x[:, :ordinary]
+        x = self.norm_post(self.blocks[-1](x, inside=inside))
+        patches = x[:, 1:ordinary]
         return ImageFeatures(
-            patches=self._embed(x[:, 1:]),
-            mean=self._embed(x[:, 1:].mean(1)),
+            patches=self._embed(patches),
+            mean=self._embed(patches.mean(1)),
             cls=self._embed(x[:, 0]),
             early_cls=self._embed(self.norm_post(last_input[:, 0])),
             last_input=last_input,
+            masks=None if inside is None else self._embed(x[:, ordinary:]),
         )
 
     def positions(self, grid_hw: tuple[int, int]) -> Tensor:
