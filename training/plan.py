@@ -21,7 +21,7 @@ class Stage:
     rules: SceneRules
 
 
-# Drawings are redrawn from the beginning, a little at first: what helps on unseen drawings is to have seen no two alike.
+# Drawings are redrawn from the beginning, a little at first: what helps on unseen drawings is that no two were alike.
 _GENTLE = SceneRules(
     max_objects=2,
     single_share=0.7,
@@ -43,7 +43,7 @@ _REDRAWN = replace(
     redraw_share=0.35,
     hands=0.8,
 )
-_MANY = replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.23, 0.55), warp=0.15, hands=1.0)
+_MANY = replace(_REDRAWN, max_objects=4, single_share=0.25, several_size=(0.23, 0.55), warp=0.15, hands=0.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

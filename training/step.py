@@ -1,4 +1,4 @@
-"""One step of training: draw scenes, mark some of them, choose masks for mask tokens, write texts, add up the losses."""
+"""One step of training: draw scenes, mark some, choose masks for mask tokens, write texts, add up the losses."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def plain_cam_loss(model: Clip, features: ImageFeatures, truth: Truth, batch: Ba
 
 
 def naming_losses(features: ImageFeatures, truth: Truth, scaled_table: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Name patches, pixels, masks, class tokens (of the last block and the one before) and plain images' patch means."""
+    """Name patches, pixels, masks, class tokens (also of the last block but one), plain images' means."""
     count, marked, plain = len(CONCEPTS), batch.marked, slice(batch.marked, None)
     weight = truth.visible * losses.patch_weights(truth.concepts, BACKGROUND_WEIGHT)
     cls = features.cls @ scaled_table.T
