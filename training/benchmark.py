@@ -21,7 +21,7 @@ from pycocotools import mask as run_lengths
 from training.concepts import COLORS, CONCEPTS, CORE_CONCEPTS, CORE_COUNT
 from training.paths import SCENES, WORK
 from training.scenes import SceneRules, SpriteSheet, compose
-from training.sprites import STYLES, Sprites, load_sprites
+from training.sprites import HELD_OUT_STYLE, HELD_OUT_STYLES, STYLES, Sprites, load_sprites
 
 SEED = 7
 SIZES_HW = ((160, 224), (192, 192), (224, 160), (192, 256), (256, 192), (224, 224), (208, 240))
@@ -61,21 +61,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=SCENES)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--style", default=HELD_OUT_STYLE, choices=HELD_OUT_STYLES, help="of the split `heldout`")
     arguments = parser.parse_args()
     sprites = load_sprites(arguments.work)
     generator = torch.Generator().manual_seed(arguments.seed)
     chance = random.Random(arguments.seed)
     for split, count in (("heldout", 300), ("trained", 100)):
-        chosen = benchmark_sprites(sprites, held_out=split == "heldout")
+        chosen = benchmark_sprites(sprites, held_out=split == "heldout", style=arguments.style)
         scenes = draw_scenes(chosen, count, RULES, chance, generator)
         write_voc(arguments.folder, split, scenes)
-    referring = draw_sentences(benchmark_sprites(sprites, held_out=True), 100, chance, generator)
+    referring = draw_sentences(benchmark_sprites(sprites, held_out=True, style=arguments.style), 100, chance, generator)
     write_references(arguments.folder, referring)
 
 
-def benchmark_sprites(sprites: Sprites, *, held_out: bool) -> Sprites:
-    """Choose the drawings of a split: the asked concepts, no one-color icons."""
-    chosen = sprites.of_styles(held_out=held_out)
+def benchmark_sprites(sprites: Sprites, *, held_out: bool, style: str = HELD_OUT_STYLE) -> Sprites:
+    """Choose the drawings of a split: the asked concepts of a held-out style, or of all seen but one-color icons."""
+    chosen = sprites.of_style(style) if held_out else sprites.of_styles(held_out=False)
     rows = (chosen.concept < CORE_COUNT) & (chosen.style != STYLES.index("mono"))
     return Sprites(chosen.rgba[rows], chosen.concept[rows], chosen.style[rows])
 
@@ -148,10 +149,11 @@ def draw_sentences(
         | {"single_share": 0.0, "max_objects": 4, "tint_share": 0.5}
     )
     found: list[tuple[Scene, int, str]] = []
+    drawn = sorted(set(sprites.concept.tolist()))
     wanted = [_by_color, _by_name, _by_place, _by_place]
     while len(found) < count:
         kinds = torch.zeros(len(CONCEPTS))
-        kinds[chance.sample(range(CORE_COUNT), 3)] = 1.0
+        kinds[chance.sample(drawn, 3)] = 1.0
         sheet = SpriteSheet(sprites, kinds, torch.device("cpu"))
         say = wanted[len(found) % len(wanted)]
         for scene in _draw_plain(sheet, 8, chance.choice(SIZES_HW), rules, generator):

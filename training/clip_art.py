@@ -50,10 +50,8 @@ laptop: etiquette_laptop_01
 def clip_art_files(work: Path, concept: str) -> Iterator[Path]:
     """Find a concept's drawings, one file for each name of the table."""
     folder = package_folder(work, CLIP_ART_PACKAGE)
-    starts = [
-        s for line in _TABLE.split("\n") for s in line.partition(":")[2].split() if line.startswith(f"{concept}:")
-    ]
-    for start in starts:
+    lines = [line.partition(":") for line in _TABLE.split("\n")]
+    for start in [start for name, _, starts in lines if name == concept for start in starts.split()]:
         found = sorted(folder.rglob(f"{start}*.svg"))
         if found:
             yield found[0]

@@ -23,7 +23,7 @@ from training.losses import owner_shares
 from training.marks import blur
 from training.paths import WORK
 from training.scenes import SceneRules, Scenes, SpriteSheet, compose
-from training.sprites import Sprites, load_sprites
+from training.sprites import HELD_OUT_STYLE, HELD_OUT_STYLES, Sprites, load_sprites
 from training.step import normalize
 from training.texts import make_tokenizer, tokenize
 from training.towers import Clip, ImageFeatures
@@ -41,9 +41,12 @@ class Questions:
     several: Scenes
 
 
-def evaluation_set(sprites: Sprites, device: torch.device, *, held_out: bool = True) -> Questions:
+def evaluation_set(
+    sprites: Sprites, device: torch.device, *, held_out: bool = True, style: str = HELD_OUT_STYLE
+) -> Questions:
     """Draw the fixed scenes of the evaluation: drawings held out, or seen in training; no one-color icons."""
-    sheet = SpriteSheet(benchmark_sprites(sprites, held_out=held_out), torch.ones(len(CONCEPTS)), device)
+    chosen = benchmark_sprites(sprites, held_out=held_out, style=style)
+    sheet = SpriteSheet(chosen, torch.ones(len(CONCEPTS)), device)
     generator = torch.Generator(device).manual_seed(SEED)
     calm = {"tint_share": 0.0, "empty_share": 0.0, "max_angle": 0.2}
     one = SceneRules(max_objects=1, single_share=1.0, single_size=(0.5, 0.9), **calm)
@@ -136,8 +139,10 @@ def main() -> None:
     """Measure a checkpoint on drawings never seen and on those seen: `python -m training.evaluate [checkpoint]`."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else WORK / "checkpoint.pt"
     model, sprites, tokenizer = load_trained(path), load_sprites(WORK), make_tokenizer(WORK / "tokenizer")
-    for held_out, title in ((True, "held out"), (False, "seen")):
-        scores = evaluate(model, tokenizer, evaluation_set(sprites, torch.device("cpu"), held_out=held_out))
+    kinds = {f"held out, {style}": (True, style) for style in HELD_OUT_STYLES} | {"seen": (False, HELD_OUT_STYLE)}
+    for title, (held_out, style) in kinds.items():
+        questions = evaluation_set(sprites, torch.device("cpu"), held_out=held_out, style=style)
+        scores = evaluate(model, tokenizer, questions)
         sys.stdout.write(f"{title}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + "\n")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -133,9 +133,14 @@ def load_trained(path: Path) -> Clip:
 
 
 def main() -> None:
-    """Export the last checkpoint as it is: `python -m training.export [folder]`."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS
-    export_clip(load_trained(WORK / "checkpoint.pt"), WORK / "tokenizer", folder, image_px=IMAGE_PX)
+    """Export the average of a checkpoint or a milestone: `python -m training.export [folder] [--checkpoint FILE]`."""
+    parser = argparse.ArgumentParser(description="Export a checkpoint's average.")
+    parser.add_argument("folder", type=Path, nargs="?", default=ASSETS)
+    parser.add_argument("--checkpoint", type=Path, default=WORK / "checkpoint.pt")
+    parser.add_argument("--work", type=Path, default=WORK, help="where the tokenizer is")
+    arguments = parser.parse_args()
+    trained = load_trained(arguments.checkpoint)
+    export_clip(trained, arguments.work / "tokenizer", arguments.folder, image_px=IMAGE_PX)
 
 
 if __name__ == "__main__":

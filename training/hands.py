@@ -1,7 +1,7 @@
 """Draw sprites as many other hands might: lit like solids, hatched, on paper, in few tones, as line drawings.
 
-Cheap filters of premultiplied RGBA pictures (n, 4, s, s) in [0, 1], each for a share of them. The outline stays where it
-is, so masks stay exact. Tensors in, tensors out, on any device.
+Cheap filters of premultiplied RGBA pictures (n, 4, s, s) in [0, 1], each for a share of them. The outline stays where
+it is, so masks stay exact. Tensors in, tensors out, on any device.
 """
 
 from __future__ import annotations

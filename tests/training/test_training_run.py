@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from training.benchmark import Scene
-from training.checkpoint import load_progress, save_progress
+from training.checkpoint import load_progress, save_milestone, save_progress
 from training.concepts import CONCEPTS
-from training.export import export_clip
+from training.export import export_clip, load_trained
 from training.plan import Plan, Stage
 from training.run import take_step
 from training.scenes import SceneRules, SpriteSheet
@@ -19,6 +19,8 @@ from training.texts import make_tokenizer, tokenize
 from training.towers import Clip, ClipSize
 from training.watch import measure_car
 from transformers import AutoTokenizer, CLIPModel
+
+from clip_as_rnn.encoders.hub import load_encoder
 
 DEVICE = torch.device("cpu")
 STAGE = Stage(start=0, sizes_hw=((32, 32), (32, 48)), rules=SceneRules(max_objects=2))
@@ -40,7 +42,7 @@ def sheet() -> SpriteSheet:
 
 
 def _size(tokenizer) -> ClipSize:
-    return ClipSize(width=64, vision_layers=2, text_layers=1, image_px=48, vocabulary=len(tokenizer))
+    return ClipSize(width=64, vision_layers=2, text_layers=1, patch_px=16, image_px=48, vocabulary=len(tokenizer))
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, sheet: SpriteSheet, tokenizer):
@@ -57,6 +59,51 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path,
         take_step(resumed, PLAN, sheet, tokenizer)
     for name, value in whole.average.state_dict().items():
         torch.testing.assert_close(resumed.average.state_dict()[name], value, msg=name)
+
+
+def test_two_runs_from_one_seed_lose_the_same(tmp_path: Path, sheet: SpriteSheet, tokenizer):
+    plan = dataclasses.replace(PLAN, stages=(dataclasses.replace(STAGE, rules=Plan().stages[-1].rules),))
+    runs = []
+    for name in ("first", "second"):
+        progress = load_progress(tmp_path / name, plan, _size(tokenizer), DEVICE)
+        runs.append([take_step(progress, plan, sheet, tokenizer) for _ in range(4)])
+    assert runs[0] == runs[1]
+    assert {"mask", "edge", "patch", "cls", "caption"} <= set(runs[0][0])
+
+
+def test_the_length_decides_only_when_the_rate_falls():
+    short, long = Plan(total_images=1_500_000), Plan(total_images=3_000_000)
+    level = range(0, short.total_images - short.cooldown_images, 10_000)
+    assert [short.rate(seen) for seen in level] == [long.rate(seen) for seen in level]
+    assert [short.stage(seen) for seen in level] == [long.stage(seen) for seen in level]
+
+
+def test_a_milestone_can_be_exported(tmp_path: Path, tokenizer):
+    progress = load_progress(tmp_path, PLAN, _size(tokenizer), DEVICE)
+    progress.seen = 300_032
+    save_milestone(progress, tmp_path)
+    kept = load_trained(tmp_path / "average_00300k.pt")
+    assert torch.equal(kept.vision.cls, progress.average.vision.cls)
+    assert not (tmp_path / "milestone.partial").exists()
+
+
+def test_mask_tokens_are_those_of_the_package(tmp_path: Path, tokenizer):
+    torch.manual_seed(0)
+    model = Clip(_size(tokenizer)).eval()
+    make_tokenizer(tmp_path / "words")
+    export_clip(model, tmp_path / "words", tmp_path / "clip")
+    model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
+    encoder = load_encoder(tmp_path / "clip", device=DEVICE, dtype=torch.float32)
+    images, inside = torch.rand(1, 3, 48, 48), torch.rand(4, 3, 3) > 0.5
+    theirs = encoder.encode_masks([encoder.encode_keys(images, first_block=0)], [inside])[0]
+    with torch.no_grad():
+        features = model.vision(images, inside.flatten(1)[None])
+        plain = model.vision(images)
+    ours = features.masks[0]
+    torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs, dim=-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(features.cls, plain.cls)
+    torch.testing.assert_close(features.patches, plain.patches)
+    assert not torch.allclose(ours[0], plain.cls[0], atol=1e-3)
 
 
 def test_the_learning_rate_rises_stays_and_falls():

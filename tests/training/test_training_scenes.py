@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from training.concepts import BACKGROUND_TEXTS, COLORS, CONCEPTS, CORE_CONCEPTS
-from training.losses import concept_shares, named, owner_shares, whole_target
-from training.marks import choose_masks, mark_images
+from training.hands import draw_by_other_hands
+from training.losses import concept_shares, edge_loss, masks_target, named, owner_shares, whole_target
+from training.marks import choose_masks, choose_patches, mark_images
 from training.restyle import redraw
 from training.scenes import SceneRules, SpriteSheet, compose
-from training.sprites import SPRITE_SIDE_PX, STYLES, Sprites
+from training.sprites import HELD_OUT_STYLES, SPRITE_SIDE_PX, STYLES, Sprites
 from training.texts import scene_caption, table_texts
 
 RULES = SceneRules(max_objects=3, single_share=0.3, several_size=(0.3, 0.5), empty_share=0.1)
@@ -151,3 +152,64 @@ def test_the_table_asks_every_concept_once_and_in_order():
     texts = table_texts(random.Random(2))
     for concept, text in zip(CONCEPTS, texts, strict=False):
         assert any(name in text for name in (concept.name, *concept.synonyms))
+
+
+@pytest.mark.parametrize("style", HELD_OUT_STYLES)
+def test_no_held_out_style_is_trained_on(sprites: Sprites, style: str):
+    styles = np.full(8, STYLES.index(style))
+    assert not len(Sprites(sprites.rgba, sprites.concept, styles).of_styles(held_out=False).rgba)
+    assert len(Sprites(sprites.rgba, sprites.concept, styles).of_style(style).rgba) == 8
+
+
+def test_other_hands_change_the_inside_and_leave_the_outline():
+    layers = torch.rand(64, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers[:, 3] = (layers[:, 3] > 0.3).float()
+    layers[:, :3] *= layers[:, 3:]
+    drawn = draw_by_other_hands(layers, 3.0, torch.Generator().manual_seed(1))
+    assert torch.equal(drawn[:, 3], layers[:, 3])
+    assert (drawn[:, :3] <= drawn[:, 3:]).all()
+    assert drawn.min() >= 0
+    assert ((drawn - layers).abs().amax((1, 2, 3)) > 0.05).float().mean() > 0.9
+    again = draw_by_other_hands(layers, 3.0, torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, again)
+
+
+def test_redrawn_scenes_stay_in_range_and_their_masks_on_their_objects(sheet: SpriteSheet):
+    rules = SceneRules(max_objects=2, hands=1.0, warp=0.15, redraw_share=0.4)
+    scenes = compose(sheet, 16, (72, 96), rules, torch.Generator().manual_seed(5))
+    assert scenes.images.min() >= 0
+    assert scenes.images.max() <= 1
+    assert not scenes.masks()[scenes.concepts < 0].any()
+    assert scenes.masks()[scenes.concepts >= 0].flatten(1).any(1).float().mean() > 0.9
+
+
+def test_a_mask_shows_what_fills_it_and_not_what_strays_into_it():
+    concepts = torch.zeros(1, 4, 3)  # four patches, two concepts and the background
+    concepts[0, 0, 0], concepts[0, 1, 0], concepts[0, 2, 1], concepts[0, 3, 2] = 1, 1, 1, 1
+    inside = torch.tensor([[[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]]]).bool()
+    target = masks_target(concepts, inside)[0]
+    expected = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [2 / 3, 1 / 3, 0]])
+    torch.testing.assert_close(target, expected)
+    stray = torch.zeros(1, 20, 3)
+    stray[0, :19, 0], stray[0, 19, 1] = 1, 1
+    assert masks_target(stray, torch.ones(1, 1, 20).bool())[0, 0].tolist() == [1, 0, 0]
+
+
+def test_pixels_are_named_best_where_patches_name_their_owner():
+    owners = torch.zeros(1, 24, 24, dtype=torch.long)
+    owners[:, :, 12:] = 1
+    sure = torch.full((1, 4, 3), 0.01)  # two by two patches of 12 px; concept 1 on the right, background last
+    sure[0, [0, 2], 2] = sure[0, [1, 3], 1] = 0.98
+    concepts, weights = torch.tensor([[1, -1]]), (0.5, 1.0)
+    right = edge_loss(sure.log(), owners, concepts, weights)
+    assert right < 0.5 < edge_loss(sure.flip(1).log(), owners, concepts, weights)
+
+
+def test_masks_of_patches_are_mostly_of_objects_and_some_of_none():
+    objects = torch.zeros(64, 48, 2)
+    objects[:, 10:14, 0] = objects[:, 30:36, 1] = 1.0
+    masks = choose_patches(objects, 6, 8, torch.Generator().manual_seed(0)).float()
+    assert masks.shape == (64, 8, 48)
+    on_objects = (masks * objects.sum(2)[:, None]).sum(2) / masks.sum(2).clamp(min=1)
+    assert 0.4 < (on_objects > 0.5).float().mean() < 0.8
+    assert 0.1 < ((on_objects == 0) & masks.any(2)).float().mean() < 0.3
