@@ -95,7 +95,7 @@ def test_mask_tokens_are_those_of_the_package(tmp_path: Path, tokenizer):
     model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
     encoder = load_encoder(tmp_path / "clip", device=DEVICE, dtype=torch.float32)
     images, inside = torch.rand(1, 3, 48, 48), torch.rand(4, 3, 3) > 0.5
-    theirs = encoder.encode_masks([encoder.encode_keys(images, first_block=0)], [inside])[0]
+    theirs = encoder.encode_masks(encoder.encode_keys(images, first_block=0), [inside])[0]
     with torch.no_grad():
         features = model.vision(images, inside.flatten(1)[None])
         plain = model.vision(images)
