@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SPRITE_SIDE_PX = 96
 RENDER_SIDE_PX = 192
 HELD_OUT_STYLE = "noto"
-HELD_OUT_STYLES = (HELD_OUT_STYLE, "clip art")  # the second was never looked at while choosing
+HELD_OUT_STYLES = (HELD_OUT_STYLE, "clip art")  # nothing is chosen by scores on the second
 STYLES = ("twemoji", "flat", "modern", "3d", "emojione", "fxemoji", "streamline", "mono", *HELD_OUT_STYLES)
 # Icons share only the outline with a drawing. Their colors are dropped, and what a line encloses is filled.
 _MONO_PACKAGES = (
