@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-documents docs test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-documents docs notebooks test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -24,6 +24,9 @@ test-documents: .venv/.web  ## run every command and program of the documents, o
 
 docs: .venv/.docs  ## the site from docs/ and the docstrings, in out/docs; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs out/docs
+
+notebooks: .venv/.docs  ## execute the notebooks of docs/notebooks, offline, into out/notebooks
+	HF_HUB_OFFLINE=1 PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python .ci/notebooks.py
 
 test-formats: .venv/.dev $(READERS:%=.venv/readers/%/.done)  ## data sets read back by labeling tools that clash with our pins; 3 GB of environments
 	rm -rf out/format-readers

@@ -25,6 +25,7 @@ EXCUSED = {
     "hf download": f"{NETWORK}; not ours",
     "python -c": "the beginning of a command that a message holds; tests/encoders/test_hub.py runs it",
     "car segment s3://bucket/photos": "needs a bucket and s3fs",
+    "car segment photos/ -t cat -o out/ --device cuda": "needs a GPU",
     "car segment photos/ -t cat -o out/ray --engine ray": "needs Ray, which is an extra; tests/batch holds the engine",
 }
 
