@@ -10,8 +10,8 @@ SOURCES := src tests benchmarks training
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
 
-test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web; of the documents' commands: make test-documents
-	$(BIN)/python -m pytest --ignore=tests/web --ignore=tests/server/test_openapi.py --ignore=tests/documents/test_document_runs.py
+test: .venv/.dev  ## the default tests: no network, no GPU; those of the page need a browser: make test-web; of the documents: make test-documents
+	$(BIN)/python -m pytest --ignore=tests/web --ignore=tests/server/test_openapi.py --ignore=tests/documents
 
 test-api: .venv/.dev  ## the server against its own description, with schemathesis; half a minute
 	$(BIN)/python -m pytest tests/server/test_openapi.py
@@ -19,8 +19,8 @@ test-api: .venv/.dev  ## the server against its own description, with schemathes
 test-web: .venv/.web  ## the page in a real browser: needs chromium (apt-get install chromium)
 	CAR_WEB_TESTS=required $(BIN)/python -m pytest tests/web --reruns 1
 
-test-documents: .venv/.web  ## run every command and program of the documents, on small stand-ins; half a minute
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest tests/documents/test_document_runs.py
+test-documents: .venv/.web  ## hold the documents against what is there, and run every command and program in them on small stand-ins; a minute
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest tests/documents
 
 docs: .venv/.docs  ## the site from docs/ and the docstrings, in out/docs; a warning is an error
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs out/docs
