@@ -33,3 +33,16 @@ def suggest(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name, known, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"{guess} Known: {', '.join(known)}."
+
+
+def describe_mismatch(error: Exception) -> str:
+    """Say what a file lacks, given what Python raised while its fields were read: words, not an exception's name."""
+    match error:
+        case KeyError():
+            return f"there is no {error.args[0]!r} where one was expected"
+        case IndexError():
+            return "a list in it is shorter than expected"
+        case TypeError() | AttributeError():
+            return f"a field in it is of another kind than expected ({error})"
+        case _:
+            return str(error)

@@ -206,10 +206,20 @@ def test_a_split_without_truth_is_predicted_and_scored_nowhere(tmp_path):
         assert np.unique(np.asarray(labels)).tolist() == [1]
 
 
-@pytest.mark.parametrize("content", ["nothing", '{"videos": 3}', '{"videos": {"a": {}}}', '{"videos": {}}'])
-def test_expressions_that_are_not_as_they_should_be_are_refused(root, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("nothing", "Expecting value"),
+        ('{"videos": 3}', "a field in it is of another kind than expected"),
+        ('{"videos": {"a": {}}}', "there is no 'frames' where one was expected"),
+        ('{"videos": {"a": {"frames": [], "expressions": {}, "absent": []}}}', "a list in it is shorter than expected"),
+        ('{"videos": {"a": {"frames": [], "expressions": {"first": {}}}}}', "invalid literal"),
+        ('{"videos": {}}', "holds no clip"),
+    ],
+)
+def test_expressions_that_are_not_as_they_should_be_are_refused(root, content, reason):
     (root / "meta_expressions/valid/meta_expressions.json").write_text(content)
-    with pytest.raises(InputError, match=r"data/clips of the repository"):
+    with pytest.raises(InputError, match=rf"{reason}.*data/clips of the repository"):
         open_video_split(CLIPS, root, "valid")
 
 

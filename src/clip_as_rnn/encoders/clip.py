@@ -6,7 +6,6 @@ the token that ends them.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,11 +52,11 @@ class ClipEncoder(ClassTokenEncoder):
         tokenize = _ids_of(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else tokenizer
         super().__init__(model, tokenize, preprocessor, fingerprint, scale)
         self.tokenizer = tokenizer
-        self.vision: Any = model.vision_model
+
+    def take_apart(self) -> None:
+        """Find the blocks; features are as long as the projections make them."""
         self.layers = read_blocks(self.vision.encoder.layers)
-        self.patch_px = model.config.vision_config.patch_size
-        self.max_text_tokens = model.config.text_config.max_position_embeddings
-        self.embed_dim = int(model.config.projection_dim)
+        self.embed_dim = int(self.model.config.projection_dim)
 
     def embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
         """Turn pixels into tokens, CLS first, with position embeddings interpolated bilinearly to the grid."""

@@ -18,14 +18,12 @@ from tokenizers import Regex, normalizers
 from tokenizers.models import Unigram
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from clip_as_rnn.encoders.attention import TokenMap, read_blocks, run_block, scale_queries
 from clip_as_rnn.encoders.base import PatchKeys
 from clip_as_rnn.encoders.checkpoint import load_model, read_logit_scale, read_preprocessor, weight_files
 from clip_as_rnn.encoders.fingerprint import fingerprint
 from clip_as_rnn.encoders.model_config import ModelFormat, read_config
-from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.encoders.tokenizer_file import find_token, read_tokenizer, tokenize_with
 from clip_as_rnn.encoders.transformer import Tokenize, TransformerEncoder, check_patches, interpolate_positions
 from clip_as_rnn.types import Pixels
@@ -116,21 +114,11 @@ class SiglipEncoder(TransformerEncoder):
     }
     first_patch = 0
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenize: Tokenize,
-        preprocessor: PreprocessorConfig,
-        fingerprint: str,
-        logit_scale: float,
-    ) -> None:
-        super().__init__(model, tokenize, preprocessor, fingerprint, logit_scale)
-        self.vision: Any = model.vision_model
+    def take_apart(self) -> None:
+        """Find the blocks and the head."""
         self.head = PoolingHead(self.vision.head)
         self.layers = read_blocks(self.vision.encoder.layers)
-        self.patch_px = model.config.vision_config.patch_size
-        self.max_text_tokens = model.config.text_config.max_position_embeddings
-        self.embed_dim = model.config.vision_config.hidden_size
+        self.embed_dim = self.model.config.vision_config.hidden_size
 
     def embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
         """Turn pixels into the patches' tokens, with position embeddings interpolated bicubically to the grid."""

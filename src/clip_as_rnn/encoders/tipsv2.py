@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from tokenizers import normalizers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from clip_as_rnn.encoders.attention import Block
 from clip_as_rnn.encoders.checkpoint import (
@@ -29,7 +28,6 @@ from clip_as_rnn.encoders.checkpoint import (
 from clip_as_rnn.encoders.class_token import ClassTokenEncoder
 from clip_as_rnn.encoders.fingerprint import fingerprint
 from clip_as_rnn.encoders.model_config import ModelFormat, StoredPart, read_config
-from clip_as_rnn.encoders.preprocess import PreprocessorConfig
 from clip_as_rnn.encoders.sentence_pieces import read_sentence_pieces
 from clip_as_rnn.encoders.tokenizer_file import TOKENIZER_FILE, read_tokenizer, tokenize_with
 from clip_as_rnn.encoders.transformer import Tokenize, check_patches, interpolate_positions, pad
@@ -83,21 +81,11 @@ class Tipsv2Encoder(ClassTokenEncoder):
         "classifier_skipped_blocks": "it is for what the authors' release does with OpenAI's CLIP",
     }
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenize: Tokenize,
-        preprocessor: PreprocessorConfig,
-        fingerprint: str,
-        logit_scale: float,
-    ) -> None:
-        super().__init__(model, tokenize, preprocessor, fingerprint, logit_scale)
-        self.vision: Any = model.vision_model
+    def take_apart(self) -> None:
+        """Find the blocks behind the class token and the registers."""
         self.layers = tuple(map(_read_block, self.vision.encoder.layer))
-        self.first_patch = 1 + model.config.vision_config.num_register_tokens
-        self.patch_px = model.config.vision_config.patch_size
-        self.max_text_tokens = model.config.text_config.max_position_embeddings
-        self.embed_dim = model.config.vision_config.hidden_size
+        self.first_patch = 1 + self.model.config.vision_config.num_register_tokens
+        self.embed_dim = self.model.config.vision_config.hidden_size
 
     def embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:
         """Turn pixels into tokens: class token, registers, which have no position, and patches.

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from clip_as_rnn.encoders.attention import Block, attend_and_average, finish_block, run_block
 from clip_as_rnn.encoders.base import PatchFeatures, PatchKeys, Tick, ignore_tick
@@ -50,7 +51,7 @@ class TransformerEncoder(ABC):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         tokenize: Tokenize,
         preprocessor: PreprocessorConfig,
         fingerprint: str,
@@ -62,6 +63,10 @@ class TransformerEncoder(ABC):
         self.preprocessor = preprocessor
         self.fingerprint = fingerprint
         self.logit_scale = logit_scale
+        self.vision: Any = self.model.vision_model
+        self.patch_px = self.model.config.vision_config.patch_size
+        self.max_text_tokens = self.model.config.text_config.max_position_embeddings
+        self.take_apart()
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +84,10 @@ class TransformerEncoder(ABC):
         return len(self.layers)
 
     # What a family says
+
+    @abstractmethod
+    def take_apart(self) -> None:
+        """Find in the model what this class declares of it: its blocks and the length of its features."""
 
     @abstractmethod
     def embed(self, pixels: Pixels, *, half_positions: bool) -> tuple[Float[Tensor, "b tokens width"], tuple[int, int]]:

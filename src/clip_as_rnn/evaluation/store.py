@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import InputError, describe_mismatch
 from clip_as_rnn.evaluation.metrics.clips import SHARES, ClipScores, ObjectScores, Share
 from clip_as_rnn.evaluation.metrics.referring import Overlap, ReferenceOverlaps
 from clip_as_rnn.evaluation.metrics.semantic import ImageCounts, PixelCount
@@ -227,7 +227,7 @@ class RecordStore:
             try:
                 yield _decode(entry)
             except (KeyError, TypeError, ValueError) as error:
-                raise _foreign_line(path, number, repr(error)) from error
+                raise _foreign_line(path, number, describe_mismatch(error)) from error
 
 
 def _foreign_line(path: Path, number: int, reason: str) -> InputError:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 from pycocotools import mask as coco_mask
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import InputError, describe_mismatch
 from clip_as_rnn.evaluation.datasets.registry import ReferringDataset
 from clip_as_rnn.evaluation.datasets.semantic import read_rgb
 from clip_as_rnn.io.images import quiet_pillow
@@ -108,9 +108,8 @@ def list_references(dataset: ReferringDataset, root: Path, split: str) -> tuple[
         found = [reference for record in chosen for reference in _references(record, instances, images, dataset)]
         return tuple(_with_unique_names(found))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"Expected RefCOCO's fields in {path} and its instances.json, but: {error!r}. {dataset.source}"
-        ) from error
+        problem = f"Expected RefCOCO's fields in {path} and its instances.json, but {describe_mismatch(error)}."
+        raise InputError(f"{problem} {dataset.source}") from error
 
 
 def check_reference(sample: Reference, dataset: ReferringDataset, image: RgbImage) -> None:

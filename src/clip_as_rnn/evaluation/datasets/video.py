@@ -16,7 +16,7 @@ from numpy import ndarray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import InputError, describe_mismatch
 from clip_as_rnn.evaluation.datasets.registry import VideoDataset
 from clip_as_rnn.evaluation.datasets.semantic import read_rgb
 from clip_as_rnn.io.images import DAMAGE, quiet_pillow
@@ -107,7 +107,7 @@ def open_video_split(dataset: VideoDataset, root: Path, split: str) -> VideoSpli
         samples = _list_samples(dataset, root, split)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"Expected the fields of {dataset.title} in {root}, but: {error!r}. {dataset.source}"
+            f"Expected the fields of {dataset.title} in {root}, but {describe_mismatch(error)}. {dataset.source}"
         ) from error
     if not samples:
         raise InputError(f"The split {split!r} of {dataset.title} in {root} holds no clip. {dataset.source}")
@@ -239,5 +239,6 @@ def _decode(sample: VideoSample, t: int, size_hw: tuple[int, ...]) -> UInt8[ndar
             try:
                 union |= np.asarray(coco_mask.decode(dict(runs[t])))
             except (TypeError, ValueError, KeyError) as error:
-                raise InputError(f"Expected run lengths of frame {t} of {sample.name}, but: {error!r}.") from error
+                problem = describe_mismatch(error)
+                raise InputError(f"Expected run lengths of frame {t} of {sample.name}, but {problem}.") from error
     return union
