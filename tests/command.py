@@ -90,6 +90,20 @@ def car(
 
 
 @pytest.fixture
+def whole_car(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run the command with the models that it loads; return its exit code and what it said on stderr."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["car", *map(str, arguments)])
+        capsys.readouterr()  # what was said before
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        return end.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     Image.new("RGB", (64, 48), "teal").save(path)

@@ -41,6 +41,14 @@ _HIERA = {
     "backbone_channel_list": [96, 48, 24, 12],
     "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
 }
+_MEMORY_WIDTHS = (
+    "memory_attention_hidden_size",
+    "memory_attention_feed_forward_hidden_size",
+    "memory_encoder_hidden_size",
+    "mask_downsampler_embed_dim",
+    "memory_fuser_embed_dim",
+    "memory_fuser_intermediate_dim",
+)
 
 
 def random_model(family, *, seed=0):
@@ -77,8 +85,9 @@ def _build(family):
             vision_config={**_HIERA, "fpn_hidden_size": 128},
             prompt_encoder_config={**_PROMPTS, "image_size": 128, **wide},
             mask_decoder_config={**_DECODER, **wide},
-            memory_attention_hidden_size=128,
-            memory_encoder_hidden_size=128,
+            **dict.fromkeys(_MEMORY_WIDTHS, 128),
+            memory_attention_num_layers=2,
+            memory_attention_rope_feat_sizes=[8, 8],
             memory_encoder_output_channels=64,
             image_size=128,
         )

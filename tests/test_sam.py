@@ -1,15 +1,14 @@
 """SAM from the name that a user gives to masks, files and messages, on small random models and the bundled CLIP."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import command
 from clip_as_rnn import load_segmenter
-from clip_as_rnn.apps.cli import main
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.evaluation.datasets.vocabulary import ClassName, Vocabulary
 from clip_as_rnn.evaluation.protocol import plan_passes, predict_labels
@@ -17,6 +16,8 @@ from clip_as_rnn.io.images import read_image
 from clip_as_rnn.refine.sam import checkpoint
 from clip_as_rnn.refine.sam.model import Sam
 from random_sam import FAMILIES, save_random_sam
+
+car = command.whole_car  # a fixture
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "park.jpg"
 TEXTS = ("dog", "car", "tree", "banana")
@@ -31,20 +32,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def segmenter(folder):
     return load_segmenter("tiny", sam=folder)
-
-
-@pytest.fixture
-def car(monkeypatch, capsys):
-    """Run the command; return its exit code and what it said on stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["car", *map(str, arguments)])
-        capsys.readouterr()  # what was said before
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        return end.value.code or 0, capsys.readouterr().err
-
-    return run
 
 
 def test_with_sam_unset_nothing_changes(segmenter):

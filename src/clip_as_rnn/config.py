@@ -166,6 +166,7 @@ class VideoConfig(_Section):
     clip_crf: bool = False  # one dense CRF over all frames of a window, instead of one per frame
     clip_crf_gaussian_frames: float = _number(0.05, 1e-3, 100.0)  # its deviations in time; far below 1: frames apart
     clip_crf_bilateral_frames: float = _number(1.0, 1e-3, 100.0)
+    sam_track_frames: int = _number(1, 1, 1000)  # frames of a stretch in which a SAM 2 for clips follows masks; 1: none
 
 
 @dataclass(frozen=True, kw_only=True)

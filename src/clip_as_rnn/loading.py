@@ -28,6 +28,7 @@ from clip_as_rnn.refine.sam.mask_cache import mask_cache_folder
 from clip_as_rnn.refine.sam.matching import MatchRules
 from clip_as_rnn.refine.sam.model import Sam
 from clip_as_rnn.refine.sam.refiner import SamRefiner, SamRules
+from clip_as_rnn.refine.sam.tracker import SamTracker
 from clip_as_rnn.refine.sam.weights import load_sam
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.stages import Stages
@@ -170,6 +171,7 @@ class ClipModels:
             self._build_classifier(config),
             self._build_refiner(config),
             self._build_replacer(config),
+            self._build_tracker(config),
         )
 
     def describe(self, config: SegmenterConfig) -> Mapping[str, str]:
@@ -251,3 +253,9 @@ class ClipModels:
             at_once=refine.sam_prompts_at_once,
         )
         return SamRefiner(self.sam, rules, cache=mask_cache_folder())
+
+    def _build_tracker(self, config: SegmenterConfig) -> SamTracker | None:
+        """Follow masks through clips where the SAM is one that can, and the settings ask for it."""
+        if self.sam is None or self.sam.memory is None or config.refine.sam is None:
+            return None
+        return SamTracker(self.sam) if config.video.sam_track_frames > 1 else None

@@ -32,6 +32,7 @@ _STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of other 
     "stay_share": 0.35,
     "peak_frames": 4,
     "peak_odds": 1.5,
+    "sam_track_frames": 16,  # not measured
 }
 _DEFAULT: Mapping[str, Any] = {
     **_STEADY,

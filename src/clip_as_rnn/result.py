@@ -106,6 +106,10 @@ class Refinement:
     reason: str
     pictures: RefinementPictures | None = None
 
+    def in_words(self) -> dict[str, Any]:
+        """Describe it for JSON, without the pictures."""
+        return {"replaced": self.replaced, "iou": self.iou, "reason": self.reason}
+
 
 class _MasksField:
     """The field `masks` of a segmentation; made of its label map, if it has one, when first asked for."""
@@ -243,9 +247,12 @@ class Segmentation:
 
     def each_mask(self) -> Iterator[Mask]:
         """Yield the masks one after the other; those of a label map are made in turn and not kept."""
-        labels = self._labels
-        for i in range(len(self)):
-            yield self.masks[i] if labels is None else labels == i + 1
+        for row in range(len(self)):
+            yield self.mask_at(row)
+
+    def mask_at(self, row: int) -> Mask:
+        """Return the mask of `texts[row]`; that of a label map is made and not kept."""
+        return np.asarray(self.masks[row] if self._labels is None else self._labels == row + 1)
 
     def resize_masks(self, size_hw: tuple[int, int]) -> Bool[ndarray, "n H W"]:
         """Return the masks at another size, nearest neighbor; those of a label map are not made at this one."""

@@ -17,9 +17,11 @@ from clip_as_rnn.finishing import Finisher
 from clip_as_rnn.io.images import ImageSource
 from clip_as_rnn.io.video import VideoSource, open_video
 from clip_as_rnn.precision import own_precision
+from clip_as_rnn.refine.clip_crf import RefinedFrame
 from clip_as_rnn.result import Proposal, Segmentation
 from clip_as_rnn.stages import Callback, Models, Progress, Stages
 from clip_as_rnn.state import EncodedImage, EncodedTexts, State, weigh
+from clip_as_rnn.temporal.tracking import FinishedFrame, follow_masks
 from clip_as_rnn.temporal.window import Memory, Window, cut_windows
 from clip_as_rnn.timing import Stopwatch
 from clip_as_rnn.types import Scores
@@ -65,17 +67,23 @@ class Segmenter:
             words = replace(texts, seconds=0.0)  # spent before
         else:
             words = self._inputs.encode_queries(queries, report)
-        (segmentation,) = self._segment_encoded(images, words, trace=trace, report=report)
-        return segmentation
+        (frame,) = self._segment_encoded(images, words, trace=trace, report=report)
+        return frame.found
 
     def _segment_encoded(
         self, images: Sequence[EncodedImage], texts: EncodedTexts, *, trace: bool, report: Callback
-    ) -> Iterator[Segmentation]:
+    ) -> Iterator[FinishedFrame]:
         """Run a few images through the recurrence side by side, and refine what is left, one when it is asked for."""
         share = replace(texts, seconds=texts.seconds / len(images))
         states = [self._start(image, share) for image in images]
         self._recur(states, report)
-        return (self._finisher.finish(state, report, trace=trace) for state in states)
+        return (self._finish(state, report, trace=trace) for state in states)
+
+    def _finish(
+        self, state: State, report: Callback, *, trace: bool, refined: RefinedFrame | None = None
+    ) -> FinishedFrame:
+        found = self._finisher.finish(state, report, trace=trace, refined=refined)
+        return FinishedFrame(state.image.replacer_encoding, found, len(state.steps))
 
     def _recur(self, states: Sequence[State], report: Callback, window: Window | None = None) -> None:
         """Run algorithm 1 on several images x side by side: from h_0, all texts, until no h_t changes any more.
@@ -142,13 +150,14 @@ class Segmenter:
         The result of an image does not depend on its neighbors, up to the rounding of batched products. Arguments and
         errors are those of `segment`; texts are checked at once, images when it is their turn.
         """
-        return self._segment_batches(
+        frames = self._segment_batches(
             iter(images),
             self._inputs.read_queries(texts),
             max(1, images_at_once),
             trace=trace,
             report=callback or _ignore,
         )
+        return (frame.found for frame in frames)
 
     def segment_video(
         self,
@@ -168,10 +177,14 @@ class Segmenter:
             DependencyError: a video whose codec needs the extra `video`.
         """
         queries = self._inputs.read_queries(texts)
-        frames, report = (frame.pixels for frame in open_video(source).frames), callback or _ignore
+        images, report = (frame.pixels for frame in open_video(source).frames), callback or _ignore
         if self.config.video.window_frames == 1:
-            return self._segment_batches(frames, queries, _IMAGES_AT_ONCE, trace=trace, report=report)
-        return self._segment_windows(frames, queries, trace=trace, report=report)
+            frames = self._segment_batches(images, queries, _IMAGES_AT_ONCE, trace=trace, report=report)
+        else:
+            frames = self._segment_windows(images, queries, trace=trace, report=report)
+        if self.stages.tracker is None:
+            return (frame.found for frame in frames)
+        return follow_masks(frames, self.stages.tracker, self.config, report)
 
     def _segment_batches(
         self,
@@ -181,7 +194,7 @@ class Segmenter:
         *,
         trace: bool,
         report: Callback,
-    ) -> Iterator[Segmentation]:
+    ) -> Iterator[FinishedFrame]:
         """Encode the texts when the first image is asked for, and the images a few at a time."""
         report(Progress("encode", 0, len(queries)))
         texts = self._inputs.encode_queries(queries, report)
@@ -192,7 +205,7 @@ class Segmenter:
 
     def _segment_windows(
         self, frames: Iterator[ImageSource | EncodedImage], queries: tuple[str, ...], *, trace: bool, report: Callback
-    ) -> Iterator[Segmentation]:
+    ) -> Iterator[FinishedFrame]:
         """Run the frames of one window after the other through the recurrence, in which they look at each other."""
         report(Progress("encode", 0, len(queries)))
         texts = self._inputs.encode_queries(queries, report)
@@ -209,7 +222,7 @@ class Segmenter:
             self._recur(states, report, window)
             refined = self._finisher.refine_window(states, report)
             for state, of_frame in zip(states[:done], refined, strict=False):
-                yield self._finisher.finish(state, report, trace=trace, refined=of_frame)
+                yield self._finish(state, report, trace=trace, refined=of_frame)
             memory = window.remember(done)
             texts = replace(texts, seconds=0.0)  # spent on the first frames
 

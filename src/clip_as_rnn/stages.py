@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 from clip_as_rnn.classifiers.base import MaskClassifier
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.proposals.base import MaskProposer
-from clip_as_rnn.refine.base import MaskRefiner, MaskReplacer
+from clip_as_rnn.refine.base import MaskRefiner, MaskReplacer, MaskTracker
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +18,7 @@ class Stages:
     classifier: MaskClassifier
     refiner: MaskRefiner
     replacer: MaskReplacer | None = None
+    tracker: MaskTracker | None = None  # of the masks that the replacer leaves, in clips
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ REVISION = "0" * 40
 SAMS: dict[str, Callable[[Path], object]] = {
     SAM_HQ_HUGE: lambda folder: save_random_sam(folder, "sam_hq"),
     "Zigeng/SlimSAM-uniform-77": lambda folder: save_random_sam(folder, "sam"),
-    "facebook/sam2.1-hiera-tiny": lambda folder: save_random_sam(folder, "sam2"),
+    "facebook/sam2.1-hiera-tiny": lambda folder: save_random_sam(folder, "sam2_video"),
 }
 ENCODERS = (VIT_B16, VIT_L14, METACLIP2_B16, METACLIP2_L14, SIGLIP2_B16, TIPSV2_L14)
 STAND_INS = SAMS | {model_id: lambda folder: folder.symlink_to(BUNDLED_FOLDER) for model_id in ENCODERS}

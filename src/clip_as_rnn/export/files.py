@@ -176,7 +176,7 @@ def to_json(result: Result) -> dict[str, Any]:
     found = [_found(label, *row) for label, row in enumerate(rows, 1)]
     for one in found:
         if (refinement := segmentation.refinements.get(one["text"])) is not None:
-            one["sam"] = {"replaced": refinement.replaced, "iou": refinement.iou, "reason": refinement.reason}
+            one["sam"] = refinement.in_words()
     return {
         "size": {"width": width, "height": height},
         "queries": list(segmentation.queries),

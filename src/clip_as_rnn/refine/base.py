@@ -1,5 +1,6 @@
 """What the last stage offers: from soft masks over patches to the masks the user gets."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Int
@@ -7,7 +8,7 @@ from numpy import ndarray
 
 from clip_as_rnn.refine.clip_crf import ClipMasks, Frames, RefinedFrame
 from clip_as_rnn.result import Refinement
-from clip_as_rnn.types import LabelMap, Masks, PatchMaps, RgbImage, Scores, SoftMasks
+from clip_as_rnn.types import LabelMap, Mask, Masks, PatchMaps, RgbImage, Scores, SoftMasks
 
 
 @runtime_checkable
@@ -46,3 +47,15 @@ class MaskReplacer(Protocol):
         trace: bool = False,
     ) -> tuple[Int[ndarray, "H W"] | Bool[ndarray, "n H W"], dict[int, Refinement]]:
         """Return a label map or masks, as given, at the image's size, and what was decided, by the text's row."""
+
+
+@runtime_checkable
+class MaskTracker(Protocol):
+    """Carries masks through the frames of a clip, as the replacer of the same model encoded them."""
+
+    def follow(self, images: Iterable[Any], mask: Mask) -> Iterator[Mask | None]:
+        """Follow the mask of the first image through the others, in the order given.
+
+        Yields:
+            For each image behind the first one its mask, at the image's size; None where there is none.
+        """

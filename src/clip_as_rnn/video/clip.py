@@ -126,11 +126,14 @@ def _segment_missing(
     Where frames look at each other, some that were done go through once more, so that those behind them see them.
     """
     waiting: deque[tuple[Frame, bool]] = deque()
-    warm_up = segmenter.config.video.window_frames if segmenter.config.video.context_frames else 0
+    settings = segmenter.config.video
+    first = max(0, len(done) - (settings.window_frames if settings.context_frames else 0))
+    if segmenter.stages.tracker is not None:  # stretches are cut as without the break
+        first -= first % settings.sam_track_frames
 
     def pixels() -> Iterator[RgbImage]:
         for number, frame in enumerate(video.frames):
-            goes_through = frame.name not in done or number >= len(done) - warm_up
+            goes_through = frame.name not in done or number >= first
             waiting.append((frame, goes_through))
             if goes_through:
                 yield frame.pixels

@@ -22,12 +22,16 @@ from clip_as_rnn.types import Mask
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A text found in a frame: its score, the pixels of its mask, and the mask in COCO's run lengths."""
+    """A text found in a frame: its score, the pixels of its mask, and the mask in COCO's run lengths.
+
+    With SAM, `sam` says what was decided about the mask.
+    """
 
     text: str
     score: float
     area_px: int
     rle: Mapping[str, Any]
+    sam: Mapping[str, Any] | None = None
 
     def mask(self) -> Mask:
         """Decode the mask, (h, w)."""
@@ -47,7 +51,10 @@ class FrameRecord:
     def of(cls, frame: Frame, segmentation: Segmentation) -> "FrameRecord":
         """Describe what was found in a frame."""
         rows = zip(segmentation.texts, segmentation.scores.tolist(), segmentation.each_mask(), strict=True)
-        found = tuple(Found(text, score, int(mask.sum()), encode_rle(mask)) for text, score, mask in rows)
+        decided = {text: refinement.in_words() for text, refinement in segmentation.refinements.items()}
+        found = tuple(
+            Found(text, score, int(mask.sum()), encode_rle(mask), decided.get(text)) for text, score, mask in rows
+        )
         rejected = {one.text: one.score for one in segmentation.rejections}
         return cls(frame.name, frame.time_s, found, rejected)
 
@@ -79,7 +86,11 @@ class FrameRecords:
         Raises:
             OSError: it cannot be written.
         """
-        found = [{"text": o.text, "score": o.score, "area_px": o.area_px, "rle": dict(o.rle)} for o in record.found]
+        found = [
+            {"text": one.text, "score": one.score, "area_px": one.area_px, "rle": dict(one.rle)}
+            | ({"sam": dict(one.sam)} if one.sam else {})
+            for one in record.found
+        ]
         entry = {"name": record.name, "time_s": record.time_s, "found": found, "rejected": dict(record.rejected)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(entry))

@@ -5,7 +5,7 @@ Attention kernels, quantizers, adapters and code of a repository's own, which a 
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,36 @@ _RELATIVES = ("sam", "edgetam")  # how the types of all others begin that descen
 _SECTIONS = {"vision_config": "Vision", "prompt_encoder_config": "PromptEncoder", "mask_decoder_config": "MaskDecoder"}
 _MAX_SIZE = 2**16
 _MAX_LAYERS = 256
-_LAYERS = ("num_hidden_layers", "iou_head_depth", "blocks_per_stage")
+_LAYERS = (
+    *("num_hidden_layers", "iou_head_depth", "blocks_per_stage"),
+    *("memory_attention_num_layers", "memory_fuser_num_layers"),
+)
 _COLORS = 3
+_VIDEO_SECTIONS = {
+    "vision_config": "Sam2VisionConfig",
+    "prompt_encoder_config": "Sam2VideoPromptEncoderConfig",
+    "mask_decoder_config": "Sam2VideoMaskDecoderConfig",
+}
+_MEMORY_WIDTHS = (
+    *("memory_attention_hidden_size", "memory_encoder_hidden_size"),
+    *("mask_downsampler_embed_dim", "memory_fuser_embed_dim"),
+)
+_MEMORY_CHANNELS = 64  # transformers reads no other memories
 
 
 @dataclass(frozen=True, slots=True)
 class SamDescription:
-    """What a folder's config describes: a family, and the model and its config as transformers know them."""
+    """What a folder's config describes: a family, and the model and its config as transformers know them.
+
+    `video_class` and `video_config` are those of the whole where the model is one for clips, of which it follows masks
+    from frame to frame; else None.
+    """
 
     family: Family
     model_class: Any
     config: Any
+    video_class: Any = None
+    video_config: Any = None
 
 
 def read_description(folder: Path) -> SamDescription:
@@ -49,14 +68,18 @@ def read_description(folder: Path) -> SamDescription:
     """
     content = read_json(folder / "config.json")
     family, prefix = _find_family(folder, content.get("model_type"))
-    if not hasattr(transformers, f"{prefix}Model"):
+    is_video = content["model_type"] == "sam2_video"
+    if not all(hasattr(transformers, f"{name}Model") for name in (prefix, *(["Sam2Video"] if is_video else []))):
         raise DependencyError(
             f"The SAM in '{folder}' needs {prefix}Model, which transformers {transformers.__version__} lacks; "
             "install a newer one with `pip install --upgrade 'clip-as-rnn[sam]'`."
         )
     sections = {name: _read_section(content, name, f"{prefix}{part}Config") for name, part in _SECTIONS.items()}
     config = getattr(transformers, f"{prefix}Config")(**sections)
-    return SamDescription(family, getattr(transformers, f"{prefix}Model"), config)
+    described = SamDescription(family, getattr(transformers, f"{prefix}Model"), config)
+    if not is_video:
+        return described
+    return replace(described, video_class=transformers.Sam2VideoModel, video_config=_read_video_config(content))
 
 
 def _find_family(folder: Path, kind: object) -> tuple[Family, str]:
@@ -80,6 +103,42 @@ def _read_section(content: Mapping[str, Any], name: str, class_name: str) -> Any
     for field, value in fields.items():
         _check_size(field, value)
     return kind(**fields)
+
+
+def _read_video_config(content: Mapping[str, Any]) -> Any:
+    """Make the config of a whole video model, whose memory must fit its other parts."""
+    kind = transformers.Sam2VideoConfig
+    sections = {name: _read_section(content, name, class_name) for name, class_name in _VIDEO_SECTIONS.items()}
+    others = set(inspect.get_annotations(kind)) - {*sections, "rope_parameters", "max_cond_frame_num"}  # one prompt
+    fields = {field: content[field] for field in others if field in content}
+    for field, value in fields.items():
+        _check_size(field, value)
+    config = kind(**sections, **fields)
+    rope = content.get("rope_parameters") or {"rope_theta": content.get("memory_attention_rope_theta", 10_000)}
+    if not isinstance(rope, dict) or rope.get("rope_type", "axial") != "axial":
+        raise ValueError("config.json has rope_parameters that no SAM 2 has")
+    config.rope_parameters["rope_theta"] = float(rope["rope_theta"])
+    _check_memory(config)
+    return config
+
+
+def _check_memory(config: Any) -> None:
+    """Refuse a memory that does not fit what it is to remember, which would show in the middle of a clip."""
+    vision, prompts = config.vision_config, config.prompt_encoder_config
+    side_px, channels = prompts.image_size, config.memory_encoder_output_channels
+    pairs = [(name, getattr(config, name), vision.fpn_hidden_size) for name in _MEMORY_WIDTHS]
+    pairs += [
+        ("image_size", config.image_size, side_px if isinstance(config.image_size, int) else [side_px, side_px]),
+        (
+            "memory_attention_rope_feat_sizes",
+            config.memory_attention_rope_feat_sizes,
+            vision.backbone_feature_sizes[-1],
+        ),
+        ("memory_encoder_output_channels", channels, _MEMORY_CHANNELS),
+    ]
+    for name, value, wanted in pairs:
+        if value != wanted:
+            raise ValueError(f"config.json has the {name} {value!r}, but the other parts of this SAM want {wanted!r}")
 
 
 def _check_size(field: str, value: object) -> None:

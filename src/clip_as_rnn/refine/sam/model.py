@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.refine.sam.frame import Frame, Preprocessing, place, prepare_pixels
-from clip_as_rnn.types import RgbImage
+from clip_as_rnn.types import Pixels, RgbImage
 
 Family = Literal["sam", "sam_hq", "sam2"]
 _NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # on the CPU, on MPS, on Windows' CPU
@@ -30,11 +30,13 @@ class SamImage:
         frame: its place in SAM's squares.
         features: what the decoder looks at, (1, d, s, s).
         details: finer features, for HQ-SAM and SAM 2 only.
+        unmarked: for a SAM 2 with a memory, its features without the mark that there are no frames before this one.
     """
 
     frame: Frame
     features: Tensor
     details: tuple[Tensor, ...] = ()
+    unmarked: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,12 +55,18 @@ class SamMasks:
 class Sam:
     """A loaded model of one of the three families; `load_sam` makes it."""
 
-    def __init__(self, model: Any, family: Family, preprocessing: Preprocessing, fingerprint: str) -> None:
+    def __init__(
+        self, model: Any, family: Family, preprocessing: Preprocessing, fingerprint: str, memory: Any = None
+    ) -> None:
         self._model = model.eval().requires_grad_(False)
+        self.memory = memory  # transformers' video model without its encoder, where the weights are those of one
         self.family: Family = family
         self.preprocessing = preprocessing
         self.fingerprint = fingerprint
         self._positions = self._model.get_image_wide_positional_embeddings().to(self.dtype)
+        if memory is not None:  # which would compute them in half precision, and so move pixels
+            memory.eval().requires_grad_(False)
+            memory.get_image_wide_positional_embeddings = lambda: self._positions
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +80,12 @@ class Sam:
         dtype: torch.dtype = next(self._model.mask_decoder.parameters()).dtype
         return dtype
 
+    def positions_of(self, image: SamImage) -> Float[Tensor, "1 d s s"]:
+        """Say where each of SAM 2's features lies, as its memory wants it."""
+        encode = self._model.vision_encoder.neck.position_encoding
+        positions: Tensor = encode(image.features.shape, self.device, self.dtype)
+        return positions
+
     @torch.inference_mode()
     def encode(self, image: RgbImage) -> SamImage:
         """Pass an image of any size through the encoder.
@@ -83,6 +97,8 @@ class Sam:
         pixels = prepare_pixels(image, self.preprocessing).to(self.device, self.dtype)
         way_out = "take a smaller SAM, dtype='bfloat16' (--dtype bfloat16) or another device"
         with explain_lack_of_memory(f"the image encoder of this SAM on {self.device}; {way_out}"):
+            if self.memory is not None:
+                return self._encode_for_memory(frame, pixels)
             embeddings = self._model.get_image_embeddings(pixels)
         if self.family == "sam":
             return SamImage(frame, embeddings)
@@ -91,6 +107,14 @@ class Sam:
             return SamImage(frame, features, tuple(early[:1]))  # the decoder looks at the first one alone
         *fine, features = embeddings
         return SamImage(frame, features.to(self.dtype), tuple(fine))
+
+    def _encode_for_memory(self, frame: Frame, pixels: Pixels) -> SamImage:
+        """Encode as `get_image_embeddings` does, and keep the features without the mark of a single picture too."""
+        flat = self._model.get_image_features(pixels, return_dict=True).fpn_hidden_states  # each hw 1 d
+        sizes = self._model.backbone_feature_sizes
+        *fine, bare = (one.permute(1, 2, 0).reshape(1, -1, *size) for one, size in zip(flat, sizes, strict=True))
+        marked = (bare + self._model.no_memory_embedding.reshape(1, -1, 1, 1)).to(self.dtype)
+        return SamImage(frame, marked, tuple(fine), bare)
 
     @torch.inference_mode()
     def decode_points(self, image: SamImage, points: Shaped[ndarray, "n 2"]) -> SamMasks:

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import logging as transformers_logging
 
 from clip_as_rnn.encoders.checkpoint import read_preprocessor, weight_files
@@ -45,10 +46,16 @@ def load_sam(
         description = read_description(folder)
         preprocessing = _read_preprocessing(folder, description)
         with explain_lack_of_memory(f"the SAM in '{folder}' on {device}; take a smaller one, or another device"):
-            model = _load_model(description, files)
+            state = _read_weights(files)
+            model = _load_model(description.model_class, description.config, state)
             model.vision_encoder.to(dtype)
             model.mask_decoder.to(dtype)
-            return Sam(model.to(device), description.family, preprocessing, fingerprint(folder))
+            memory = None
+            if description.video_class is not None:
+                memory = _load_model(description.video_class, description.video_config, state)
+                memory.vision_encoder = torch.nn.Identity()  # it is given what the other model sees
+                memory.to(device, dtype)
+            return Sam(model.to(device), description.family, preprocessing, fingerprint(folder), memory)
     except InputError:
         raise
     except _DAMAGE as error:
@@ -70,15 +77,20 @@ def _find_weights(folder: Path) -> list[Path]:
     raise InputError(f"The folder '{folder}' is no SAM: it holds no model.safetensors.")
 
 
-def _load_model(description: SamDescription, files: Sequence[Path]) -> Any:
-    """Make the model with the weights in `files`, in float32 on the CPU; ValueError where some are missing."""
+def _read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Read the weights in `files`; ValueError where some are no numbers."""
     state = {name: weight for file in files for name, weight in load_file(file).items()}
     for name, weight in state.items():
         if not weight.isfinite().all():
             raise ValueError(f"the weight {name} holds values that are no finite numbers")
+    return state
+
+
+def _load_model(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
+    """Make a model with its share of the weights, in float32 on the CPU; ValueError where some are missing."""
     with _quiet_transformers(), torch.inference_mode(False):
-        model, report = description.model_class.from_pretrained(
-            None, config=description.config, state_dict=state, dtype=torch.float32, output_loading_info=True
+        model, report = model_class.from_pretrained(
+            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
     if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
         others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
