@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 READERS := datumaro labelme label_studio_sdk fiftyone
 SOURCES := src tests benchmarks training
 
-.PHONY: demo test test-api test-web test-documents docs notebooks test-formats check format bench bench-sam bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
+.PHONY: demo test test-api test-web test-documents docs notebooks test-formats check format bench bench-sam bench-sam-clips bench-crf check-open-clip bench-server soak-server bench-batch survive survive-ray soak train ablation clean
 
 demo: .venv/.runtime  ## segment a bundled picture with the bundled CLIP; no network but pip's
 	$(BIN)/car demo
@@ -53,6 +53,9 @@ bench: .venv/.dev  ## seconds per stage against the encoders alone, float32 and 
 
 bench-sam: .venv/.dev  ## SAM as a last stage, both ways, random weights of ViT-B; about six minutes
 	$(BIN)/python -m benchmarks.sam
+
+bench-sam-clips: .venv/.dev  ## masks followed through a clip by a SAM 2 of real size with random weights; under a minute
+	$(BIN)/python -m benchmarks.sam_clips
 
 bench-crf: .venv/.dev  ## the dense CRF alone, beside the reference implementation where that is installed
 	$(BIN)/python -m benchmarks.crf

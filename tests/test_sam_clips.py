@@ -95,6 +95,7 @@ def test_a_sam_for_pictures_refines_every_frame_by_itself(tmp_path, photos, fami
         np.testing.assert_array_equal(one.label_map(), picture.label_map())
         assert reasons([one]) == reasons([picture])
         assert "track" not in one.seconds
+    assert segmenter.describe()["sam_type"] == family
 
 
 def test_the_command_goes_from_clip_to_files(car, folder, clip, tmp_path):
@@ -107,7 +108,7 @@ def test_the_command_goes_from_clip_to_files(car, folder, clip, tmp_path):
     assert any(reason.startswith("followed from") for reason in said)
     run = json.loads((tmp_path / "out" / "clip.json").read_text())
     assert (run["settings"]["sam_track_frames"], run["settings"]["sam"]) == (4, str(folder))
-    assert len(run["models"]["sam_fingerprint"]) == 16
+    assert (run["models"]["sam_type"], len(run["models"]["sam_fingerprint"])) == ("sam2_video", 16)
 
 
 def lines(job):

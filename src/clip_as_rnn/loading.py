@@ -189,6 +189,7 @@ class ClipModels:
         if self.sam is not None and config.refine.sam is not None:
             described["sam"], described["sam_fingerprint"] = str(self.names[2]), self.sam.fingerprint
             described["sam_dtype"] = str(self.sam.dtype).removeprefix("torch.")
+            described["sam_type"] = self.sam.family if self.sam.memory is None else "sam2_video"
         return described
 
     def _check_settings(self, config: SegmenterConfig) -> None:

@@ -103,6 +103,14 @@ def test_sam_is_turned_off_and_used_both_ways():
     }
 
 
+def test_masks_of_clips_are_not_followed_where_there_is_a_sam():
+    def names(**settings):
+        return {v.name: v.changes for v in plan_variants(with_settings(PRESETS["tiny"], settings), ["video"])}
+
+    assert names(sam="a/sam")["masks not followed"] == {"sam_track_frames": 1}
+    assert "masks not followed" not in names()
+
+
 def test_without_a_sam_its_part_says_how_to_name_one():
     with pytest.raises(InputError, match=r"^The part 'sam' needs a SAM to change; name one with --sam\.$"):
         plan_variants(PRESETS["tiny"], ["sam"])

@@ -118,6 +118,7 @@ def test_what_is_kept_of_the_frames_does_not_grow(sam, photos, monkeypatch):
         assert sum("high_res_masks" in one for one in held) <= 1
         assert len(sessions[-1].processed_frames) <= 1
     assert len(sessions) == 3 * COUNT
+    assert sessions[0].inference_state_device == sam.device  # not on the CPU and back
 
 
 def test_half_precision_follows_too(folder, photos):

@@ -180,6 +180,8 @@ def _video(config: SegmenterConfig) -> Iterator[Variant]:
     )
     yield Variant("video", "one CRF per window", {"clip_crf": True})
     yield Variant("video", "one CRF per frame", {"clip_crf": False})
+    if config.refine.sam is not None:
+        yield Variant("video", "masks not followed", {"sam_track_frames": 1})
 
 
 def _windows(clip: VideoConfig) -> dict[str, int]:

@@ -7,16 +7,19 @@ for encoding frames is what costs.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
+import transformers
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
 from clip_as_rnn.refine.sam.model import Sam, SamImage, explain_lack_of_memory
 from clip_as_rnn.refine.sam.refiner import ImageForSam
 from clip_as_rnn.types import Mask
+
+Session: TypeAlias = Any  # transformers' Sam2VideoInferenceSession, which older ones lack
 
 _THE_ONE = 0  # each mask has a session of its own: of the frames of one, much is kept
 _SURE = 0.5  # share of a pixel of the prompt
@@ -39,7 +42,10 @@ class SamTracker:
             InputError: the device has too little memory.
         """
         memory = self.sam.memory
-        session = Sam2VideoInferenceSession(inference_device=self.sam.device, dtype=self.sam.dtype)
+        device = self.sam.device  # also of what is remembered, which would else go to the CPU and back
+        session = transformers.Sam2VideoInferenceSession(
+            inference_device=device, inference_state_device=device, dtype=self.sam.dtype
+        )
         session.obj_id_to_idx(_THE_ONE)
         session.obj_with_new_inputs = [_THE_ONE]
         session.add_mask_inputs(0, 0, prompt_of(mask, self.sam.preprocessing.side_px))
@@ -54,7 +60,7 @@ class SamTracker:
             _forget(session, number, reach)
 
     @torch.inference_mode()
-    def _step(self, session: Sam2VideoInferenceSession, number: int, image: SamImage) -> Float[Tensor, "1 1 s s"]:
+    def _step(self, session: Session, number: int, image: SamImage) -> Float[Tensor, "1 1 s s"]:
         """Let the model look at the next frame; far below 0 throughout where it says that there is nothing."""
         maps = [*image.details, image.unmarked, self.sam.positions_of(image)]
         *features, positions = (one.flatten(2).permute(2, 0, 1) for one in maps if one is not None)  # each hw 1 d
@@ -73,7 +79,7 @@ def prompt_of(mask: Mask, side_px: int) -> Float[Tensor, "1 1 s s"]:
     return (soft >= min(_SURE, float(soft.max()))).float()
 
 
-def _forget(session: Sam2VideoInferenceSession, number: int, reach: int) -> None:
+def _forget(session: Session, number: int, reach: int) -> None:
     """Drop what no later frame looks at: a mask of the encoder's size, and all of frames too far back."""
     outputs = session.output_dict_per_obj[0]
     for kept in outputs.values():
