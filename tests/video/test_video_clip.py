@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 import command
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.io.video import open_video, write_video
+from clip_as_rnn.video import clip as clip_module
 from clip_as_rnn.video.clip import ClipJob, segment_clip
 from clip_as_rnn.video.drawing import davis_palette
 from clip_as_rnn.video.records import FrameRecords
@@ -117,6 +119,29 @@ def test_a_run_that_was_broken_off_goes_on_behind_what_it_did(job):
     assert segment_clip(job, again).frames == 9
     assert len(again.stages.proposer.encoded) == 5
     assert [record.name for record in FrameRecords(job.path(".ndjson"))] == [f"{t:05d}" for t in range(9)]
+
+
+def test_frames_that_were_done_are_not_held_until_the_first_that_was_not(job, monkeypatch):
+    """A long clip broken off near its end would not fit into memory."""
+    alive, opened = [], open_video(job.source)
+
+    def watched(frames):
+        for frame in frames:
+            alive.append(weakref.ref(frame.pixels))
+            assert sum(one() is not None for one in alive) <= 4  # what the loops on the way hold
+            yield frame
+
+    def stop(done, count):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment_clip(job, segmenter_of(), stop)
+    opened.frames = watched(opened.frames)
+    originals = iter([opened, open_video(job.source)])
+    monkeypatch.setattr(clip_module, "open_video", lambda _: next(originals))
+    assert segment_clip(job, segmenter_of()).frames == 9
+    assert len(alive) == 9
 
 
 def test_a_run_that_was_finished_is_not_done_again(job):

@@ -120,12 +120,12 @@ def _segment_missing(
     done: set[str],
     records: FrameRecords,
     callback: Callback | None,
-) -> Iterator[Frame]:
-    """Segment and write the frames that were not done; yield every frame when it is.
+) -> Iterator[None]:
+    """Segment and write the frames that were not done; yield once for every frame of the clip, when it is.
 
     Where frames look at each other, some that were done go through once more, so that those behind them see them.
     """
-    waiting: deque[tuple[Frame, bool]] = deque()
+    waiting: deque[Frame | None] = deque()  # in order; None for one that does not go through: many would not fit
     settings = segmenter.config.video
     first = max(0, len(done) - (settings.window_frames if settings.context_frames else 0))
     if segmenter.stages.tracker is not None:  # stretches are cut as without the break
@@ -134,26 +134,27 @@ def _segment_missing(
     def pixels() -> Iterator[RgbImage]:
         for number, frame in enumerate(video.frames):
             goes_through = frame.name not in done or number >= first
-            waiting.append((frame, goes_through))
+            waiting.append(frame if goes_through else None)
             if goes_through:
                 yield frame.pixels
 
-    def finished() -> Iterator[Frame]:
-        while waiting and not waiting[0][1]:
-            yield waiting.popleft()[0]
+    def finished() -> Iterator[None]:
+        while waiting and waiting[0] is None:
+            waiting.popleft()
+            yield None
 
     palette = davis_palette()
     for segmentation in segmenter.segment_video(pixels(), job.texts, callback=callback):
         yield from finished()
-        frame, _ = waiting.popleft()
-        if frame.name in done:
-            yield frame
+        frame = waiting.popleft()
+        if frame is None or frame.name in done:
+            yield None
             continue
         numbers = np.array([0, *(job.texts.index(text) + 1 for text in segmentation.texts)])
         labels: LabelMap = numbers[segmentation.label_map()]
         write_label_map(job.path("_labels") / f"{frame.name}.png", labels, palette=palette)
         records.append(FrameRecord.of(frame, segmentation))
-        yield frame
+        yield None
     yield from finished()
 
 

@@ -6,6 +6,7 @@ Attention kernels, quantizers, adapters and code of a repository's own, which a 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +126,19 @@ def _read_video_config(content: Mapping[str, Any]) -> Any:
 def _check_memory(config: Any) -> None:
     """Refuse a memory that does not fit what it is to remember, which would show in the middle of a clip."""
     vision, prompts = config.vision_config, config.prompt_encoder_config
-    side_px, channels = prompts.image_size, config.memory_encoder_output_channels
-    pairs = [(name, getattr(config, name), vision.fpn_hidden_size) for name in _MEMORY_WIDTHS]
-    pairs += [
-        ("image_size", config.image_size, side_px if isinstance(config.image_size, int) else [side_px, side_px]),
-        (
-            "memory_attention_rope_feat_sizes",
-            config.memory_attention_rope_feat_sizes,
-            vision.backbone_feature_sizes[-1],
-        ),
-        ("memory_encoder_output_channels", channels, _MEMORY_CHANNELS),
-    ]
-    for name, value, wanted in pairs:
-        if value != wanted:
-            raise ValueError(f"config.json has the {name} {value!r}, but the other parts of this SAM want {wanted!r}")
+    side_px, width = prompts.image_size, vision.fpn_hidden_size
+    wanted = dict.fromkeys(_MEMORY_WIDTHS, width) | {
+        "image_size": side_px if isinstance(config.image_size, int) else [side_px, side_px],
+        "memory_attention_rope_feat_sizes": vision.backbone_feature_sizes[-1],
+        "memory_attention_num_layers": max(1, config.memory_attention_num_layers),
+        "memory_attention_num_attention_heads": gcd(config.memory_attention_num_attention_heads, width),
+        "memory_encoder_output_channels": _MEMORY_CHANNELS,
+        "mask_downsampler_padding": config.mask_downsampler_kernel_size // 2,
+        "memory_fuser_padding": config.memory_fuser_kernel_size // 2,
+    }
+    for name, right in wanted.items():
+        if (value := getattr(config, name)) != right:
+            raise ValueError(f"config.json has the {name} {value!r}, but the other parts of this SAM want {right!r}")
 
 
 def _check_size(field: str, value: object) -> None:
