@@ -4,6 +4,7 @@ The models of the Hub are stand-ins under their own names: the bundled CLIP for 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,7 @@ def _write_clip(folder: Path) -> None:
     frames = sorted((CLIPS / "valid" / "JPEGImages" / CLIP).iterdir())[:FRAMES]
     (folder / "frames").mkdir()
     film = None
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg asks once, and later tests want it silent
     for path in frames:
         shutil.copy(path, folder / "frames")
         pixels = cv2.imread(str(path))
