@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_the_same_command_goes_on_other_settings_are_refused_and_overwrite_begin
     assert json.loads(Path("out/coco/annotations/instances_default.json").read_text())["categories"][0]["name"] == "dog"
     lines = [json.loads(line) for line in Path("out", MANIFEST).read_text().splitlines()]
     assert [line.get("found") for line in lines] == [None, ["dog"], ["dog"], ["dog"]]
+
+
+def test_a_run_into_a_folder_has_nothing_elsewhere_that_a_kill_could_leave(
+    car: Callable[..., Ending], photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(photos / "nowhere"))
+    ending = car("segment", "photos", "-t", "cat")
+    assert (ending.code, ending.out.count("cat 0.90")) == (0, 2)
 
 
 def test_pictures_share_passes_where_asked_and_a_run_goes_on_with_another_share(

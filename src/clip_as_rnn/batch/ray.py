@@ -69,13 +69,16 @@ class _Worker:
         with suppress(OSError):  # on another machine it may not be there, and absolute paths do not need it
             os.chdir(folder)
         self._threads = threads
-        self._folder = Path(mkdtemp(prefix="clip-as-rnn-"))  # of this process, for what goes to a URL
-        job = replace(job, folder=self._folder) if job.url else job
+        self._folder: Path | None = None  # of this process, for what goes to a URL
+        if job.url:
+            self._folder = Path(mkdtemp(prefix="clip-as-rnn-"))
+            job = replace(job, folder=self._folder)
         self._work = PictureJob(job, load_segmenter)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def load(self) -> Mapping[str, Any]:
         """Load the models, and say what identifies them."""

@@ -4,6 +4,7 @@ Loads torch, so the commands import it only when there is work.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -107,8 +108,9 @@ def run(request: Request) -> int:
         skip_existing=request.skip_existing,
         images_at_once=request.batch,
     )
-    with TemporaryDirectory(prefix="clip-as-rnn-") as made:
-        if is_url(request.output):
+    is_away = is_url(request.output)
+    with TemporaryDirectory(prefix="clip-as-rnn-") if is_away else nullcontext() as made:
+        if made:
             job = replace(job, folder=Path(made), url=request.output.rstrip("/"))
         sources = list_sources(request.images, output=request.output)
         if len(sources) == 1:
