@@ -40,7 +40,7 @@ def test_texts_come_from_a_file_of_limited_size(tmp_path: Path):
     ("assignment", "message"),
     [
         ("contrast_texts=a\udc80", r"^Expected settings in Unicode, but got 'contrast_texts=a\\udc80'; check"),
-        ("templates=" + "[" * 5000, "^The value of setting `templates` has too many brackets"),
+        ("templates=" + "[" * 200_000, "^The value of setting `templates` has too many brackets"),
     ],
 )
 def test_values_that_cannot_be_read_are_said(assignment: str, message: str):

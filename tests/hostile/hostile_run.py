@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile_worker import GROUPS, Try, cases, work
 
 _TIMEOUT_S, _START_S = 600.0, 600.0  # of a machine that others use, too
-_MOST_MB = 2048
+MOST_MB = 2048
 _LISTED = 5
 
 
@@ -70,9 +70,9 @@ class Worker:
         return self._connection
 
 
-def find_faults(one: Try) -> list[str]:
-    """List what was wrong with how a case ended."""
-    return [fault for fault in (one.fault, f"{one.peak_mb:.0f} MB" if one.peak_mb > _MOST_MB else "") if fault]
+def find_faults(one: Try, most_mb: float = MOST_MB) -> list[str]:
+    """List what was wrong with how a case ended in a process that may hold so much."""
+    return [fault for fault in (one.fault, f"{one.peak_mb:.0f} MB" if one.peak_mb > most_mb else "") if fault]
 
 
 def run(groups: list[str], first: int, every: int) -> int:
