@@ -28,6 +28,7 @@ _STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of other 
     "window_frames": 16,
     "context_frames": 4,
     "smooth_frames": 3.0,
+    "smooth_scale": 4,
     "evidence_frames": 2.0,
     "stay_share": 0.35,
     "peak_frames": 4,

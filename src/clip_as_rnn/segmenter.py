@@ -220,6 +220,7 @@ class Segmenter:
             states = [self._start(image, share) for image in encoded]
             window = Window(states, self.config, memory if continues else None)
             self._recur(states, report, window)
+            window.add_detail(states)
             refined = self._finisher.refine_window(states, report)
             for state, of_frame in zip(states[:done], refined, strict=False):
                 yield self._finish(state, report, trace=trace, refined=of_frame)

@@ -62,6 +62,7 @@ class State:
         proposer_state: what the proposer's `init_state` made of this image and these texts.
         active: positions among the queries, ascending.
         proposal: the masks y_t of the running step, one per active text.
+        detail: the last masks of the texts that passed on a finer grid, where the frames of a clip have told it.
         steps: what every step proposed, scored and kept.
         converged: no step will change `active` any more, or none is left to take.
         in_clip: other frames had a say in what passed.
@@ -73,6 +74,7 @@ class State:
     active: TextIndices
     stopwatch: Stopwatch
     proposal: Proposal = field(init=False)
+    detail: PatchMaps | None = None
     steps: list[Step] = field(default_factory=list)
     converged: bool = False
     in_clip: bool = False
@@ -107,7 +109,7 @@ class State:
         if config.propose.foreground_fallback and len(self.steps) > 1 and not maps.any():
             before = self.steps[-2]
             maps = before.maps[[before.texts.index(text) for text in last.texts]]
-        maps = maps[list(last.kept)]
+        maps = maps[list(last.kept)] if self.detail is None else self.detail
         if config.refine.score_weight:
             weights = torch.from_numpy(self.final_scores() ** config.refine.score_weight)
             maps = maps * weights[:, None, None]

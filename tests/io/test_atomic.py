@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch:
         with pytest.raises(InputError) as caught:
             prepare_folder(folder)
         assert str(caught.value) == f"Expected an output folder that can be written, but got {str(folder)!r}: {reason}."
-    with pytest.raises(InputError, match="embedded null (byte|character)"):
+    with pytest.raises(InputError, match=r"embedded null (byte|character)"):
         prepare_folder(Path("a\0b"))
 
     def deny(**_: object) -> None:

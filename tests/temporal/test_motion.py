@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from clip_as_rnn.temporal.motion import trace_motion
-from clip_as_rnn.temporal.smoothing import smooth_maps
+from clip_as_rnn.temporal.smoothing import smooth_frame, smooth_maps
 
 GRID_HW = (12, 16)
 PATCH_PX = 8
@@ -74,3 +75,41 @@ def test_a_map_that_stands_still_stays_as_it_is(frames):
     maps = torch.rand(1, 1, *GRID_HW).expand(5, 1, -1, -1)
     smoothed = smooth_maps(maps, np.ones((5, 1), bool), trace_motion(still, GRID_HW, 2), frames)
     assert torch.allclose(smoothed, maps, atol=1e-3)
+
+
+def disc(column: float, radius_px: float) -> torch.Tensor:
+    """Draw a disc (1, h, w) around a column."""
+    rows, columns = np.mgrid[:96, :128]
+    return torch.from_numpy(np.hypot(rows - 45, columns - column) < radius_px).float()[None]
+
+
+def count_errors(maps: torch.Tensor, truth: torch.Tensor) -> int:
+    """Count the pixels on the wrong side of one half."""
+    grown = functional.interpolate(maps[None], size=truth.shape[1:], mode="bilinear")[0]
+    return int(((grown > 0.5) != (truth > 0)).sum())
+
+
+@pytest.mark.parametrize(("noise", "of_one_frame", "of_patches"), [(0.0, 1.0, 0.9), (0.15, 0.65, 0.9), (0.3, 0.3, 0.9)])
+def test_a_finer_grid_keeps_the_edges_that_averages_over_patches_blur(noise, of_one_frame, of_patches):
+    alone, by_scale = 0, {1: 0, 4: 0}
+    for radius_px in (10, 12, 16, 19, 25):
+        chance = torch.Generator().manual_seed(0)
+        maps = torch.stack([functional.avg_pool2d(disc(50 + 3 * t, radius_px), PATCH_PX) for t in range(7)])
+        maps += noise * torch.randn(maps.shape, generator=chance)
+        truth = disc(50 + 3 * 3, radius_px)
+        alone += count_errors(maps[3], truth)
+        for scale in by_scale:
+            traces = trace_motion(moving_blocks(3, frames=7), (scale * GRID_HW[0], scale * GRID_HW[1]), 3)
+            smoothed = smooth_frame(maps, np.ones((7, 1), bool), 3, traces[3], 3.0)
+            by_scale[scale] += count_errors(smoothed, truth)
+    assert by_scale[4] < of_one_frame * alone
+    assert by_scale[4] < of_patches * by_scale[1]
+
+
+def test_a_coarser_trace_is_the_mean_of_the_finer_one():
+    fine, coarse = (
+        trace_motion(moving_blocks(4, frames=2), (scale * GRID_HW[0], scale * GRID_HW[1]), 1)[0][1] for scale in (4, 1)
+    )
+    pooled = fine.coarsen(4)
+    assert torch.allclose(pooled.places, coarse.places, atol=0.02)
+    assert pooled.likeness[3, 5] == pytest.approx(fine.likeness[12:16, 20:24].mean().item(), abs=1e-6)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from clip_as_rnn.config import VideoConfig
 from clip_as_rnn.presets import PRESETS
@@ -122,6 +123,20 @@ def test_no_more_frames_are_read_than_a_window_holds_and_those_encoded_with_the_
     results = fake_segmenter(seen_at([0.9] * 100), **WINDOWS, evidence_frames=2.0).segment_video(told(), TEXTS)
     for done, _ in enumerate(results, start=1):
         assert len(read) <= done + WINDOWS["window_frames"] + 4
+
+
+@pytest.mark.parametrize(("scale", "grid_hw"), [(1, (3, 4)), (4, (12, 16))])
+def test_masks_of_texts_that_passed_are_refined_from_a_finer_grid(scale, grid_hw, monkeypatch):
+    segmenter = fake_segmenter(seen_at([0.9] * 10), **WINDOWS, smooth_frames=2.0, smooth_scale=scale)
+    refined = []
+    monkeypatch.setattr(
+        segmenter.stages.refiner,
+        "refine",
+        lambda image, maps: refined.append(maps) or np.ones((1, *image.shape[:2]), bool),
+    )
+    assert found(segmenter, 10) == [("dog",)] * 10
+    assert [tuple(maps.shape) for maps in refined] == [(1, *grid_hw)] * 10
+    assert all(torch.allclose(maps, torch.full_like(maps, 0.03), atol=1e-6) for maps in refined)  # as was proposed
 
 
 def test_a_frame_of_another_size_begins_anew():

@@ -171,13 +171,13 @@ def _video(config: SegmenterConfig) -> Iterator[Variant]:
     yield Variant("video", "no hysteresis", {"stay_share": 1.0})
     yield Variant("video", "no best frames", {"peak_frames": 0})
     yield Variant("video", "proposals not smoothed", {"smooth_frames": 0.0})
+    yield Variant("video", "proposals smoothed over patches", {"smooth_scale": 1})
     yield Variant(
         "video", "scores pooled alone", {**vars(plain), **_windows(clip), "evidence_frames": clip.evidence_frames}
     )
     yield Variant("video", "hysteresis alone", {**vars(plain), **_windows(clip), "stay_share": clip.stay_share})
-    yield Variant(
-        "video", "proposals smoothed alone", {**vars(plain), **_windows(clip), "smooth_frames": clip.smooth_frames}
-    )
+    smooth = {"smooth_frames": clip.smooth_frames, "smooth_scale": clip.smooth_scale}
+    yield Variant("video", "proposals smoothed alone", {**vars(plain), **_windows(clip), **smooth})
     yield Variant("video", "one CRF per window", {"clip_crf": True})
     yield Variant("video", "one CRF per frame", {"clip_crf": False})
     if config.refine.sam is not None:

@@ -1,4 +1,4 @@
-"""Where the patches of a frame were, or will be, in the frames around it: dense optical flow, traced over patches.
+"""Where the cells of a frame's grid were, or will be, in the frames around it: dense optical flow, traced over cells.
 
 Flow is DIS (Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016), as OpenCV has it. What a frame
 shows where something comes into sight, or the flow errs, looks otherwise than its trace; `likeness` says how much so.
@@ -25,7 +25,7 @@ PatchFlow = Float[Tensor, "gh gw 2"]  # x and y, in patches
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Where each patch of one frame lies in another one.
+    """Where each cell of one frame's grid lies in another one.
 
     Attributes:
         places: x and y in the other frame, from -1 to 1 between its edges, as `grid_sample` takes them.
@@ -35,13 +35,18 @@ class Trace:
     places: Float[Tensor, "gh gw 2"]
     likeness: Float[Tensor, "gh gw"]
 
-    def sample(self, maps: Float[Tensor, "n gh gw"]) -> Float[Tensor, "n gh gw"]:
-        """Read maps of the other frame at the places of this one's patches."""
+    def sample(self, maps: Float[Tensor, "n _ _"]) -> Float[Tensor, "n gh gw"]:
+        """Read maps of the other frame, of any grid, at the places of this one's cells."""
         return _sample(maps, self.places)
+
+    def coarsen(self, scale: int) -> "Trace":
+        """Average over cells that are so many times larger each way."""
+        places = functional.avg_pool2d(self.places.permute(2, 0, 1), scale).permute(1, 2, 0)
+        return Trace(places, functional.avg_pool2d(self.likeness[None], scale)[0])
 
 
 def trace_motion(images: Sequence[RgbImage], grid_hw: tuple[int, int], radius: int) -> list[Mapping[int, Trace]]:
-    """Trace the patches of every frame to the frames up to `radius` before and behind it.
+    """Trace the cells of every frame to the frames up to `radius` before and behind it.
 
     Returns:
         For each frame its traces by offset, -1 being the frame before; offsets beyond either end are absent.
@@ -92,5 +97,5 @@ def _places(flow: PatchFlow) -> Float[Tensor, "gh gw 2"]:
     return 2 * centers / torch.tensor([width, height]) - 1
 
 
-def _sample(maps: Float[Tensor, "n gh gw"], places: Float[Tensor, "gh gw 2"]) -> Float[Tensor, "n gh gw"]:
+def _sample(maps: Float[Tensor, "n _ _"], places: Float[Tensor, "gh gw 2"]) -> Float[Tensor, "n gh gw"]:
     return functional.grid_sample(maps[None], places[None], padding_mode="border", align_corners=False)[0]

@@ -19,7 +19,7 @@ from clip_as_rnn.config import SegmenterConfig, VideoConfig
 from clip_as_rnn.state import EncodedImage, State
 from clip_as_rnn.temporal.evidence import find_peaks, hold, pool_scores, scale_odds
 from clip_as_rnn.temporal.motion import Trace, trace_motion
-from clip_as_rnn.temporal.smoothing import smooth_maps
+from clip_as_rnn.temporal.smoothing import smooth_frame, smooth_maps
 from clip_as_rnn.types import RgbImage
 
 AnyScores: TypeAlias = Float[ndarray, " _"]  # of one of several frames, each with texts of its own
@@ -91,9 +91,16 @@ class Window:
 
     @cached_property
     def _traces(self) -> list[Mapping[int, Trace]]:
-        """The motion of all frames, found once for all steps."""
-        height, width = self._maps.shape[2:]
-        return trace_motion(self._images, (height, width), self._config.video.context_frames)
+        """The motion of all frames, found once for all steps, on a grid finer than that of patches."""
+        video, (height, width) = self._config.video, self._maps.shape[2:]
+        grid_hw = (height * video.smooth_scale, width * video.smooth_scale)
+        return trace_motion(self._images, grid_hw, video.context_frames)
+
+    @cached_property
+    def _patch_traces(self) -> list[Mapping[int, Trace]]:
+        """The same for whole patches."""
+        scale = self._config.video.smooth_scale
+        return [{offset: trace.coarsen(scale) for offset, trace in traces.items()} for traces in self._traces]
 
     def smooth_proposals(self, running: Sequence[State]) -> None:
         """Average the proposals of this step over the frames around each."""
@@ -104,9 +111,19 @@ class Window:
             self._maps[t, state.active] = maps
             self._held[t] = np.isin(np.arange(self._queries), state.active)
         if frames := self._config.video.smooth_frames:
-            smoothed = smooth_maps(self._maps, self._held, self._traces, frames)
+            smoothed = smooth_maps(self._maps, self._held, self._patch_traces, frames)
             for state in running:
                 state.proposal = replace(state.proposal, maps=smoothed[self._places[id(state)], state.active])
+
+    def add_detail(self, states: Sequence[State]) -> None:
+        """Tell the last proposals of the texts that passed on the finer grid, from the frames around each."""
+        video = self._config.video
+        if not video.smooth_frames or video.smooth_scale == 1:
+            return
+        for state in (one for one in states if len(one.active)):
+            t, texts = self._places[id(state)], state.active
+            held = self._held[:, texts]
+            state.detail = smooth_frame(self._maps[:, texts], held, t, self._traces[t], video.smooth_frames)
 
     def decide(self, running: Sequence[State], scores: Sequence[AnyScores]) -> list[tuple[AnyScores, AnyRows]]:
         """Pool the scores of this step over time; return each running state's, and the rows of those that pass."""
