@@ -172,6 +172,9 @@ class Segmenter:
         The source is a video file, a folder of frames, or an iterable of frames as `segment` takes images. Frames that
         cannot be read are left out; `io.video.open_video` says which. The other arguments are those of `segment`.
 
+        Results come as soon as no later frame has a say in them: at the end of a window, and where a SAM 2 follows the
+        masks at the end of a stretch of `sam_track_frames`.
+
         Raises:
             InputError: as `segment`, or a source that is no clip; both at once, before the first frame.
             DependencyError: a video whose codec needs the extra `video`.
