@@ -12,8 +12,8 @@ from clip_as_rnn.classifiers.mask_tokens import MaskTokenClassifier, choose_patc
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import ClassifyConfig, SegmenterConfig, with_settings
+from clip_as_rnn.encoders.clip import ClipEncoder
 from clip_as_rnn.encoders.preprocess import normalize, square_image
-from clip_as_rnn.encoders.transformer import TransformerEncoder
 from clip_as_rnn.errors import InputError
 from clip_as_rnn.loading import ClipModels
 from clip_as_rnn.ops import upsample_maps
@@ -214,8 +214,12 @@ def test_a_block_that_is_not_run_is_refused_at_once(clip, changes, most):
         make_classifier(clip, mask_token_block=3, **changes)
 
 
+class NoMaskTokens(ClipEncoder):
+    encode_masks = None
+
+
 def test_a_classifier_without_class_token_is_refused_by_name(clip, monkeypatch):
-    monkeypatch.delattr(TransformerEncoder, "encode_masks")
+    monkeypatch.setattr(clip, "__class__", NoMaskTokens)
     config = with_settings(SegmenterConfig(), {"classify_by": "mask-tokens"})
     names = (config.propose.model, config.classify.classifier, None)
     models = ClipModels(names, clip, clip, None)
