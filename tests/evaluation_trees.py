@@ -95,9 +95,11 @@ class Listener:
         self.headlines: list[float | None] = []
         self.failures: list[str | None] = []
         self.starts: list[tuple[int, int]] = []
+        self.measures: list[str] = []
 
-    def start(self, title: str, *, total: int, done: int) -> None:
+    def start(self, title: str, *, total: int, done: int, measure: str) -> None:
         self.starts.append((total, done))
+        self.measures.append(measure)
 
     def advance(self, record: Any, headline: float | None) -> None:
         self.headlines.append(headline)

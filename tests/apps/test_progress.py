@@ -13,7 +13,7 @@ from clip_as_rnn.evaluation.store import Record
 def shown(*, terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
     with ProgressBar(console) as bar:
-        bar.start("VOC [out]", total=4, done=1)
+        bar.start("VOC [out]", total=4, done=1, measure="mIoU")
         bar.advance(Record("a", 0.1), 0.5)
         bar.advance(Record("b", 0.0, failure="No annotation for b [here]."), None)
     return console.file.getvalue()
@@ -45,7 +45,7 @@ def slowly(*, terminal, seconds):
     now = [0.0]
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
     with ProgressBar(console, clock=lambda: now[0]) as bar:
-        bar.start("VOC", total=4, done=0)
+        bar.start("VOC", total=4, done=0, measure="mIoU")
         for name in ("a", "b", "c"):
             now[0] += seconds
             bar.advance(Record(name, seconds), 0.5)
@@ -64,6 +64,6 @@ def test_a_long_reason_stays_on_one_line_however_narrow_the_console(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
     reason = f"No annotation for the image b: expected {'/folder' * 20}/b.png."
     with ProgressBar(console) as bar:
-        bar.start("VOC", total=4, done=0)
+        bar.start("VOC", total=4, done=0, measure="mIoU")
         bar.advance(Record("b", 0.0, failure=reason), None)
     assert f"Not evaluated, b: {reason}\n" in console.file.getvalue()

@@ -16,6 +16,7 @@ from clip_as_rnn.evaluation.report import render_report
 from clip_as_rnn.evaluation.runner import RunOptions, Shard, evaluate
 from clip_as_rnn.evaluation.store import Record, RecordStore
 from clip_as_rnn.ops import encode_rle
+from evaluation_trees import Listener
 from fake_stages import fake_segmenter
 
 SIZE_HW = (32, 40)
@@ -135,7 +136,9 @@ def test_records_are_read_back_as_they_were_written(tmp_path):
 
 
 def test_the_report_shows_both_conventions_and_what_happens_over_time(root, tmp_path):
-    text = render_report(run(root, tmp_path / "out")[1].report)
+    listener = Listener()
+    text = render_report(run(root, tmp_path / "out", progress=listener)[1].report)
+    assert listener.measures == ["J&F"]
     assert "| unsupervised | all | 8 |" in text
     assert "| semi-supervised | anno_1 | 4 |" in text
     assert "(flicker)" in text

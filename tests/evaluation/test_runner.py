@@ -212,7 +212,7 @@ def test_what_failed_is_tried_again_and_what_is_done_is_not(tmp_path):
     annotation.write_bytes(kept)
     result, listener, second = small_run(tmp_path / "data", tmp_path / "out")
     assert (len(first.calls), len(second.calls)) == (1, 1)
-    assert listener.starts == [(2, 1)]
+    assert (listener.starts, listener.measures) == ([(2, 1)], ["mIoU"])
     assert result.report.coverage.evaluated == 2
 
 

@@ -69,8 +69,8 @@ def parse_shard(text: str) -> Shard:
 class ProgressListener(Protocol):
     """Whoever shows how far a run is."""
 
-    def start(self, title: str, *, total: int, done: int) -> None:
-        """Take note of what begins, and that `done` of its `total` images are done already."""
+    def start(self, title: str, *, total: int, done: int, measure: str) -> None:
+        """Take note of what begins: `done` of its `total` images are done already; `measure` names the score."""
 
     def advance(self, record: Record, headline: float | None) -> None:
         """Take note of one more image, and of the score over all so far."""
@@ -79,7 +79,7 @@ class ProgressListener(Protocol):
 class _NoProgress:
     """Shows nothing."""
 
-    def start(self, title: str, *, total: int, done: int) -> None:
+    def start(self, title: str, *, total: int, done: int, measure: str) -> None:
         """Show nothing."""
 
     def advance(self, record: Record, headline: float | None) -> None:
@@ -156,7 +156,8 @@ def _evaluate_images(evaluator: Evaluator, store: RecordStore, folder: Path, opt
     done = {position for position in mine if _is_done(names[position], records, folder, options)}
     for position in sorted(done):
         update_metric(metric, records[names[position]])
-    options.progress.start(f"{evaluator.split.dataset.title}, {folder.name}", total=len(mine), done=len(done))
+    title = f"{evaluator.split.dataset.title}, {folder.name}"
+    options.progress.start(title, total=len(mine), done=len(done), measure=metric.measure)
     for position in (position for position in mine if position not in done):
         evaluated = evaluator.evaluate(position)
         if options.save_predictions:

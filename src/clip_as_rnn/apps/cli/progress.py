@@ -1,4 +1,4 @@
-"""Show how far a run is: a bar with the time left and the running mIoU, or plain lines where there is no terminal."""
+"""Show how far a run is: a bar with the time left and the running score, or plain lines where there is no terminal."""
 
 import time
 from collections.abc import Callable
@@ -27,14 +27,14 @@ class ProgressBar:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("mIoU {task.fields[score]}"),
+            TextColumn("{task.fields[measure]} {task.fields[score]}"),
             console=console,
             disable=not console.is_terminal,
             speed_estimate_period=_SPEED_PERIOD_S,
             get_time=clock,
         )
         self._task: TaskID | None = None
-        self._title, self._total, self._done = "", 0, 0
+        self._title, self._measure, self._total, self._done = "", "", 0, 0
         self._spoken_at = 0.0
 
     def __enter__(self) -> "ProgressBar":
@@ -46,11 +46,11 @@ class ProgressBar:
     ) -> None:
         self._bar.stop()
 
-    def start(self, title: str, *, total: int, done: int) -> None:
-        """Begin a bar of `total` images, `done` of which are done already."""
-        self._title, self._total, self._done = title, total, done
+    def start(self, title: str, *, total: int, done: int, measure: str) -> None:
+        """Begin a bar of `total` images, `done` of which are done already; `measure` names the score."""
+        self._title, self._measure, self._total, self._done = title, measure, total, done
         self._spoken_at = self._clock()
-        self._task = self._bar.add_task(in_table(title), total=total, completed=done, score="-")
+        self._task = self._bar.add_task(in_table(title), total=total, completed=done, measure=measure, score="-")
         if done:
             self._say(f"{title}: {done} of {total} are done already.")
 
@@ -64,7 +64,7 @@ class ProgressBar:
             self._bar.update(self._task, advance=1, score=score)
         if not self._console.is_terminal and self._clock() - self._spoken_at > _LINE_INTERVAL_S:
             self._spoken_at = self._clock()
-            self._say(f"{self._title}: {self._done} of {self._total}, mIoU {score}{self._time_left()}")
+            self._say(f"{self._title}: {self._done} of {self._total}, {self._measure} {score}{self._time_left()}")
 
     def _time_left(self) -> str:
         """Say how long the rest will take; nothing before two images are done."""

@@ -5,6 +5,7 @@ Flicker is the share of pixels whose predicted label changes from one frame to t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Integer
@@ -130,6 +131,8 @@ class VideoScores:
 
 class VideoMetric:
     """Pools the scores of a data set's clips."""
+
+    measure: ClassVar[str] = "J&F"  # what the headline is
 
     def __init__(self) -> None:
         self._clips: list[ClipScores] = []

@@ -5,6 +5,7 @@ Pure arithmetic on overlaps of masks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -146,6 +147,8 @@ class ReferringScores:
 
 class ReferringMetric:
     """Pools the overlaps of a data set's references."""
+
+    measure: ClassVar[str] = "mIoU"  # what the headline is
 
     def __init__(self, *, generalized: bool) -> None:
         self._generalized = generalized

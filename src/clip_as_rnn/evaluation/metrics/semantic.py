@@ -5,7 +5,7 @@ Beside them, presence: how well texts were kept and rejected. Pure arithmetic on
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, get_args
+from typing import ClassVar, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -256,6 +256,8 @@ class SemanticScores:
 
 class SemanticMetric:
     """Pools the pixels and the kept texts of a data set's label maps."""
+
+    measure: ClassVar[str] = "mIoU"  # what the headline is
 
     def __init__(self, dataset: SemanticDataset, vocabulary: Vocabulary, *, absent_asked: bool = True) -> None:
         size = len(vocabulary.classes) + 1
