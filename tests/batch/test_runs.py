@@ -202,15 +202,18 @@ def test_killed_again_and_again_and_gone_on_with_it_ends_as_if_undisturbed(
 
 
 def test_several_pictures_are_on_their_way_at_once_but_never_many(photos: Path, tmp_path: Path):
-    lock, at_once, most = threading.Lock(), 0, 0
+    lock, asked, at_once, most = threading.Lock(), 0, 0, 0
+    first = threading.Barrier(TWO.pictures)
 
     class Slow(PixelSegmenter):
         def segment(self, *arguments: object, **options: object) -> Segmentation:
-            nonlocal at_once, most
+            nonlocal asked, at_once, most
             with lock:
-                at_once += 1
+                asked, at_once = asked + 1, at_once + 1
                 most = max(most, at_once)
-            time.sleep(0.01)
+                waits = asked <= TWO.pictures
+            if waits:
+                first.wait(timeout=60)
             with lock:
                 at_once -= 1
             return super().segment(*arguments, **options)

@@ -13,6 +13,7 @@ from excused import EXCUSED, excuse
 from parsing import parse
 
 import clip_as_rnn
+from clip_as_rnn.presets import PRESETS
 from clip_as_rnn.segmenter import Segmenter
 from clip_as_rnn.state import State
 from documents import (
@@ -125,3 +126,12 @@ def test_the_algorithm_on_one_screen_is_the_one_that_runs():
     shown = [block.text for block in BLOCKS if block.page == "docs/car-on-one-screen.md" and block.language == "python"]
     assert shown == [dedent(getsource(method)) for method in (Segmenter._recur, State.update)]
     assert sum(text.count("\n") for text in shown) < 60  # a screen
+
+
+def test_the_settings_of_clips_are_told_as_the_presets_have_them():
+    told = re.findall(
+        r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", (ROOT / "docs" / "video.md").read_text(encoding="utf-8"), re.M
+    )
+    assert len(told) >= 8
+    for setting, value in told:
+        assert (setting, float(value)) == (setting, getattr(PRESETS["tiny"].video, setting, None))
