@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clip_as_rnn import load_segmenter
 from clip_as_rnn.precision import own_precision
@@ -46,6 +47,20 @@ def test_a_result_does_not_depend_on_the_hosts_habits(segmenter, habit):
     assert result.texts == plain.texts
     np.testing.assert_array_equal(result.scores, plain.scores)
     np.testing.assert_array_equal(result.label_map(), plain.label_map())
+
+
+@pytest.mark.parametrize("habit", HABITS.values(), ids=HABITS)
+def test_nor_does_a_clip(segmenter, habit):
+    shown = np.asarray(Image.open(EXAMPLE).convert("RGB").resize((96, 64)))
+    clip, few = [shown, shown[:, ::-1].copy(), shown], {"window_frames": 2, "context_frames": 1, "clip_crf": True}
+    looking = segmenter.replace(**few, score_threshold=0.0)  # something is left to smooth, refine and remember
+    plain = list(looking.segment_video(iter(clip), TEXTS))
+    with habit():
+        results = list(looking.segment_video(iter(clip), TEXTS))
+    for result, one in zip(results, plain, strict=True):
+        assert result.texts == one.texts != ()
+        np.testing.assert_array_equal(result.scores, one.scores)
+        np.testing.assert_array_equal(result.label_map(), one.label_map())
 
 
 def test_the_hosts_habits_are_as_before_afterwards():

@@ -53,6 +53,7 @@ class Finisher:
             return Segmentation.from_label_map(masks, **described)
         return Segmentation(masks=masks, **described)
 
+    @own_precision()
     def refine_window(self, states: Sequence[State], report: Callback) -> list[RefinedFrame | None]:
         """Refine the last proposals of all frames of a window jointly, if the settings ask for it."""
         if not self._config.video.clip_crf:

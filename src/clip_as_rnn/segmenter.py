@@ -4,8 +4,9 @@ The stages are passed in; this module knows no model. Image work, text work and 
 several questions about one image cost one image pass.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -199,36 +200,54 @@ class Segmenter:
         report: Callback,
     ) -> Iterator[FinishedFrame]:
         """Encode the texts when the first image is asked for, and the images a few at a time."""
-        report(Progress("encode", 0, len(queries)))
+        tick = partial(report, Progress("encode", 0, len(queries)))
+        tick()
         texts = self._inputs.encode_queries(queries, report)
-        while batch := list(islice(images, images_at_once)):
-            encoded = self._inputs.encode_missing(batch, lambda: report(Progress("encode", 0, len(queries))))
-            yield from self._segment_encoded(encoded, texts, trace=trace, report=report)
+        while batch := list(islice(images, images_at_once)):  # what is made of it has no name here, to be free by then
+            yield from self._segment_encoded(
+                self._inputs.encode_missing(batch, tick), texts, trace=trace, report=report
+            )
             texts = replace(texts, seconds=0.0)  # spent on the first images
 
     def _segment_windows(
         self, frames: Iterator[ImageSource | EncodedImage], queries: tuple[str, ...], *, trace: bool, report: Callback
     ) -> Iterator[FinishedFrame]:
-        """Run the frames of one window after the other through the recurrence, in which they look at each other."""
-        report(Progress("encode", 0, len(queries)))
+        """Run one window of a clip after the other through the recurrence; only one is in memory."""
+        tick = partial(report, Progress("encode", 0, len(queries)))
+        tick()
         texts = self._inputs.encode_queries(queries, report)
 
         def encode() -> Iterator[EncodedImage]:
             while some := list(islice(frames, _IMAGES_AT_ONCE)):
-                yield from self._inputs.encode_missing(some, lambda: report(Progress("encode", 0, len(queries))))
+                yield from self._inputs.encode_missing(some, tick)
 
         memory: Memory | None = None
         for encoded, done, continues in cut_windows(encode(), self.config.video):
-            share = replace(texts, seconds=texts.seconds / done)
-            states = [self._start(image, share) for image in encoded]
-            window = Window(states, self.config, memory if continues else None)
-            self._recur(states, report, window)
-            window.add_detail(states)
-            refined = self._finisher.refine_window(states, report)
-            for state, of_frame in zip(states[:done], refined, strict=False):
-                yield self._finish(state, report, trace=trace, refined=of_frame)
-            memory = window.remember(done)
+            before = memory if continues else None
+            memory = yield from self._segment_window(encoded, done, texts, before, trace=trace, report=report)
+            del encoded  # before the next frames are read
             texts = replace(texts, seconds=0.0)  # spent on the first frames
+
+    def _segment_window(
+        self,
+        encoded: Sequence[EncodedImage],
+        done: int,
+        texts: EncodedTexts,
+        before: Memory | None,
+        *,
+        trace: bool,
+        report: Callback,
+    ) -> Generator[FinishedFrame, None, Memory | None]:
+        """Let the frames of a window look at each other; yield the first `done` of them, return what they leave."""
+        share = replace(texts, seconds=texts.seconds / done)
+        states = [self._start(image, share) for image in encoded]
+        window = Window(states, self.config, before)
+        self._recur(states, report, window)
+        window.add_detail(states)
+        refined = self._finisher.refine_window(states, report)
+        for state, of_frame in zip(states[:done], refined, strict=False):
+            yield self._finish(state, report, trace=trace, refined=of_frame)
+        return window.remember(done)
 
     def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
         """Do all that depends on the image alone; this segmenter takes the outcome wherever it takes an image.

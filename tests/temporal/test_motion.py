@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clip_as_rnn.temporal.motion import trace_motion
+from clip_as_rnn.temporal.motion import coarsen_traces, trace_motion
 from clip_as_rnn.temporal.smoothing import smooth_frame, smooth_maps
 
 GRID_HW = (12, 16)
@@ -110,6 +110,6 @@ def test_a_coarser_trace_is_the_mean_of_the_finer_one():
     fine, coarse = (
         trace_motion(moving_blocks(4, frames=2), (scale * GRID_HW[0], scale * GRID_HW[1]), 1)[0][1] for scale in (4, 1)
     )
-    pooled = fine.coarsen(4)
+    pooled = coarsen_traces({-1: fine}, 4)[-1]
     assert torch.allclose(pooled.places, coarse.places, atol=0.02)
     assert pooled.likeness[3, 5] == pytest.approx(fine.likeness[12:16, 20:24].mean().item(), abs=1e-6)

@@ -1,5 +1,7 @@
 """Clips through a segmenter whose stages are made up: what windows change, and what they leave as it is."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -112,17 +114,20 @@ def test_every_frame_is_encoded_once_whatever_the_windows():
     assert segmenter.stages.proposer.encoded == list(range(40))
 
 
-def test_no_more_frames_are_read_than_a_window_holds_and_those_encoded_with_the_next_one():
-    read = []
+def test_no_more_frames_are_held_than_a_window_and_those_encoded_with_the_next_one(monkeypatch):
+    """Counted whenever others are encoded, which is when most are held."""
+    segmenter = fake_segmenter(seen_at([0.9] * 100), **WINDOWS, evidence_frames=2.0, smooth_frames=2.0)
+    encode, seen, held = segmenter.stages.classifier.encode_images, [], []
 
-    def told():
-        for t, frame in enumerate(frames(100)):
-            read.append(t)
-            yield frame
+    def counted(images):
+        encoded = encode(images)
+        seen.extend(weakref.ref(one) for one in encoded)
+        held.append(sum(one() is not None for one in seen))
+        return encoded
 
-    results = fake_segmenter(seen_at([0.9] * 100), **WINDOWS, evidence_frames=2.0).segment_video(told(), TEXTS)
-    for done, _ in enumerate(results, start=1):
-        assert len(read) <= done + WINDOWS["window_frames"] + 4
+    monkeypatch.setattr(segmenter.stages.classifier, "encode_images", counted)
+    assert len(found(segmenter, 100)) == len(seen) == 100
+    assert max(held) == WINDOWS["window_frames"] + 4
 
 
 @pytest.mark.parametrize(("scale", "grid_hw"), [(1, (3, 4)), (4, (12, 16))])

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from clip_as_rnn.types import RgbImage
 
-_LIKE_RGB = 25.0  # gray levels by which a patch may differ from its trace, a standard deviation
-_SMALLEST_PX = 24  # DIS needs some room for its patches
+_LIKE_RGB = 25.0  # gray levels by which a cell may differ from its trace, a standard deviation
+_SMALLEST_PX = 24  # DIS needs some room for what it compares
 
-PatchFlow = Float[Tensor, "gh gw 2"]  # x and y, in patches
+CellFlow = Float[Tensor, "gh gw 2"]  # x and y, in cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +39,14 @@ class Trace:
         """Read maps of the other frame, of any grid, at the places of this one's cells."""
         return _sample(maps, self.places)
 
-    def coarsen(self, scale: int) -> "Trace":
-        """Average over cells that are so many times larger each way."""
-        places = functional.avg_pool2d(self.places.permute(2, 0, 1), scale).permute(1, 2, 0)
-        return Trace(places, functional.avg_pool2d(self.likeness[None], scale)[0])
+
+def coarsen_traces(traces: Mapping[int, Trace], scale: int) -> Mapping[int, Trace]:
+    """Average the traces of a frame over cells that are so many times larger each way."""
+    if not traces:
+        return {}
+    finer = [torch.cat([trace.places, trace.likeness[..., None]], -1) for trace in traces.values()]
+    coarser = functional.avg_pool2d(torch.stack(finer).permute(0, 3, 1, 2), scale).permute(0, 2, 3, 1)
+    return {offset: Trace(one[..., :2], one[..., 2]) for offset, one in zip(traces, coarser, strict=True)}
 
 
 def trace_motion(images: Sequence[RgbImage], grid_hw: tuple[int, int], radius: int) -> list[Mapping[int, Trace]]:
@@ -52,7 +56,7 @@ def trace_motion(images: Sequence[RgbImage], grid_hw: tuple[int, int], radius: i
         For each frame its traces by offset, -1 being the frame before; offsets beyond either end are absent.
     """
     small = [torch.from_numpy(_shrink(image, grid_hw)).permute(2, 0, 1) for image in images]
-    steps: dict[tuple[int, int], PatchFlow] = {}
+    steps: dict[tuple[int, int], CellFlow] = {}
     gray = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images] if radius else []
     for t in range(len(gray) - 1):
         steps[t, t + 1] = _find_flow(gray[t], gray[t + 1], grid_hw)
@@ -74,26 +78,26 @@ def trace_motion(images: Sequence[RgbImage], grid_hw: tuple[int, int], radius: i
     return traces
 
 
-def _find_flow(first: ndarray, second: ndarray, grid_hw: tuple[int, int]) -> PatchFlow:
-    """Find how far each patch moves from the first to the second gray frame; nowhere in frames too small to tell."""
+def _find_flow(first: ndarray, second: ndarray, grid_hw: tuple[int, int]) -> CellFlow:
+    """Find how far each cell moves from the first to the second gray frame; nowhere in frames too small to tell."""
     height, width = first.shape
     if min(height, width) < _SMALLEST_PX:
         return torch.zeros(*grid_hw, 2, dtype=torch.float32)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = _shrink(search.calc(first, second, np.zeros((height, width, 2), np.float32)), grid_hw)
-    return torch.from_numpy(flow) * torch.tensor([grid_hw[1] / width, grid_hw[0] / height])
+    return torch.from_numpy(flow) * torch.tensor([grid_hw[1] / width, grid_hw[0] / height], dtype=torch.float32)
 
 
 def _shrink(picture: ndarray, grid_hw: tuple[int, int]) -> Float[ndarray, "gh gw c"]:
-    """Average a picture over patches."""
+    """Average a picture over cells."""
     return cv2.resize(picture.astype(np.float32), grid_hw[::-1], interpolation=cv2.INTER_AREA)
 
 
-def _places(flow: PatchFlow) -> Float[Tensor, "gh gw 2"]:
-    """Say where patches that move so lie, from -1 to 1 between the edges."""
+def _places(flow: CellFlow) -> Float[Tensor, "gh gw 2"]:
+    """Say where cells that move so lie, from -1 to 1 between the edges."""
     height, width = flow.shape[:2]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    centers = torch.stack([columns, rows], -1) + 0.5 + flow
+    centers = torch.stack([columns, rows], -1).float() + 0.5 + flow
     return 2 * centers / torch.tensor([width, height]) - 1
 
 

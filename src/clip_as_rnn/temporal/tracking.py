@@ -56,11 +56,7 @@ def follow_masks(
         a text that has none left is rejected, if the settings drop those.
     """
     for stretch in cut_stretches(frames, config.video.sam_track_frames):
-        stopwatch = Stopwatch()
-        with stopwatch.measure("track", shared_by=len(stretch)):
-            tracks = _follow_texts(stretch, tracker, report)
-        for t, frame in enumerate(stretch):
-            yield _replace_masks(frame, t, tracks, config, stopwatch.seconds)
+        yield from _follow_stretch(stretch, tracker, config, report)
 
 
 def cut_stretches(frames: Iterator[FinishedFrame], length: int) -> Iterator[list[FinishedFrame]]:
@@ -73,6 +69,17 @@ def cut_stretches(frames: Iterator[FinishedFrame], length: int) -> Iterator[list
         stretch.append(frame)
     if stretch:
         yield stretch
+
+
+def _follow_stretch(
+    stretch: list[FinishedFrame], tracker: MaskTracker, config: SegmenterConfig, report: Callback
+) -> Iterator[Segmentation]:
+    """Replace the masks of a stretch, and take its frames out of the list: none is in memory when the next is read."""
+    stopwatch = Stopwatch()
+    with stopwatch.measure("track", shared_by=len(stretch)):
+        tracks = _follow_texts(stretch, tracker, report)
+    for t in range(len(stretch)):
+        yield _replace_masks(stretch.pop(0), t, tracks, config, stopwatch.seconds)
 
 
 def choose_key(text: str, stretch: Sequence[FinishedFrame]) -> int | None:

@@ -16,9 +16,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.config import SegmenterConfig, VideoConfig
+from clip_as_rnn.precision import own_precision
 from clip_as_rnn.state import EncodedImage, State
 from clip_as_rnn.temporal.evidence import find_peaks, hold, pool_scores, scale_odds
-from clip_as_rnn.temporal.motion import Trace, trace_motion
+from clip_as_rnn.temporal.motion import Trace, coarsen_traces, trace_motion
 from clip_as_rnn.temporal.smoothing import smooth_frame, smooth_maps
 from clip_as_rnn.types import RgbImage
 
@@ -72,6 +73,7 @@ def _is_alike(held: Sequence[EncodedImage], frame: EncodedImage) -> bool:
 class Window:
     """The states of a window's frames, in order, behind those frames that are remembered."""
 
+    @own_precision()
     def __init__(self, states: Sequence[State], config: SegmenterConfig, before: Memory | None = None) -> None:
         self._config = config
         self._queries = len(states[0].texts.queries)
@@ -100,8 +102,9 @@ class Window:
     def _patch_traces(self) -> list[Mapping[int, Trace]]:
         """The same for whole patches."""
         scale = self._config.video.smooth_scale
-        return [{offset: trace.coarsen(scale) for offset, trace in traces.items()} for traces in self._traces]
+        return [coarsen_traces(traces, scale) for traces in self._traces]
 
+    @own_precision()
     def smooth_proposals(self, running: Sequence[State]) -> None:
         """Average the proposals of this step over the frames around each."""
         for state in running:
@@ -115,6 +118,7 @@ class Window:
             for state in running:
                 state.proposal = replace(state.proposal, maps=smoothed[self._places[id(state)], state.active])
 
+    @own_precision()
     def add_detail(self, states: Sequence[State]) -> None:
         """Tell the last proposals of the texts that passed on the finer grid, from the frames around each."""
         video = self._config.video
@@ -125,6 +129,7 @@ class Window:
             held = self._held[:, texts]
             state.detail = smooth_frame(self._maps[:, texts], held, t, self._traces[t], video.smooth_frames)
 
+    @own_precision()
     def decide(self, running: Sequence[State], scores: Sequence[AnyScores]) -> list[tuple[AnyScores, AnyRows]]:
         """Pool the scores of this step over time; return each running state's, and the rows of those that pass."""
         for state, own in zip(running, scores, strict=True):
