@@ -81,6 +81,23 @@ def test_where_all_last_maps_are_zero_the_release_takes_those_before(fallback):
     assert state.final_maps(config).tolist() == [torch.full((2, 2), expected).tolist()]
 
 
+@pytest.mark.parametrize("fallback", [True, False])
+def test_the_maps_before_come_ahead_of_the_detail_that_a_clip_tells_of_maps_of_zero(fallback):
+    config = config_of(foreground_fallback=fallback)
+    state = step(start("a", "b", "c"), [0.1, 0.9, 0.9], config)
+    step(state, [0.1, 0.9], config, torch.zeros(2, 2, 2))
+    state.detail = torch.zeros(1, 4, 4)
+    expected = torch.full((1, 2, 2), 0.3) if fallback else state.detail
+    assert state.final_maps(config).tolist() == expected.tolist()
+
+
+def test_the_detail_that_a_clip_tells_takes_the_place_of_the_last_maps():
+    config = config_of(foreground_fallback=True)
+    state = step(step(start("a", "b"), [0.1, 0.9], config), [0.9], config)
+    state.detail = torch.full((1, 4, 4), 0.7)
+    assert state.final_maps(config) is state.detail
+
+
 def test_the_maps_of_a_first_step_have_none_before_them():
     state = step(start("a"), [0.9], config_of(foreground_fallback=True), torch.zeros(1, 2, 2))
     assert not state.final_maps(config_of(foreground_fallback=True)).any()

@@ -108,8 +108,9 @@ class State:
         maps = last.maps
         if config.propose.foreground_fallback and len(self.steps) > 1 and not maps.any():
             before = self.steps[-2]
-            maps = before.maps[[before.texts.index(text) for text in last.texts]]
-        maps = maps[list(last.kept)] if self.detail is None else self.detail
+            maps = before.maps[[before.texts.index(text) for text in last.texts]][list(last.kept)]
+        else:
+            maps = maps[list(last.kept)] if self.detail is None else self.detail
         if config.refine.score_weight:
             weights = torch.from_numpy(self.final_scores() ** config.refine.score_weight)
             maps = maps * weights[:, None, None]
