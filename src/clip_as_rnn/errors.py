@@ -42,6 +42,10 @@ def describe_mismatch(error: Exception) -> str:
             return f"there is no {error.args[0]!r} where one was expected"
         case IndexError():
             return "a list in it is shorter than expected"
+        case UnicodeDecodeError():
+            return "a text in it is not in UTF-8"
+        case OSError(strerror=str(reason)):
+            return reason
         case TypeError() | AttributeError():
             return f"a field in it is of another kind than expected ({error})"
         case _:

@@ -78,6 +78,21 @@ def test_something_else_than_a_pickle_is_an_input_error(tmp_path):
         load_plain_pickle(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"h\x07.", "Memo value not found at index 7"),
+        (b"\x8c\x01\xff.", "a text in it is not in UTF-8"),
+        (b"K\x01K\x02s.", "a list in it is shorter than expected"),
+    ],
+)
+def test_what_is_wrong_with_a_pickle_is_told_in_words(tmp_path, content, problem):
+    path = tmp_path / "refs.p"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"refs\.p is not a sound pickle: {problem}\.$"):
+        load_plain_pickle(path)
+
+
 def test_a_missing_pickle_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"Cannot read .*refs\.p: No such file"):
         load_plain_pickle(tmp_path / "refs.p")

@@ -99,12 +99,13 @@ def test_run_lengths_are_read_compressed_and_plain():
     [
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon has 7 coordinates, an odd number"),
         ({"size": [3, 4], "counts": [12]}, "the run lengths are of a 4 x 3 image"),
-        ([17], "has no len"),
+        ([17], "a field in it is of another kind than expected"),
+        ({"size": list(SIZE)}, "there is no 'counts' where one was expected"),
         ([], "there is none"),
     ],
 )
 def test_malformed_segmentations_are_input_errors(segmentation, reason):
-    with pytest.raises(InputError, match=f"polygons or run lengths of a 10 x 8 image, but: .*{reason}"):
+    with pytest.raises(InputError, match=f"polygons or run lengths of a 10 x 8 image, but: {reason}"):
         union_mask(segmentation, SIZE)
 
 
@@ -118,7 +119,10 @@ def test_missing_files_are_told_with_their_source(tmp_path):
     with pytest.raises(InputError, match=r"There is no folder .* expected to hold RefCOCO.*lichengunc/refer"):
         list_references(dataset, tmp_path / "nowhere", "val")
     (path.parent / "instances.json").rename(tmp_path / "kept.json")
-    with pytest.raises(InputError, match=r"COCO's images and annotations in .*instances\.json, but: Cannot read"):
+    with pytest.raises(
+        InputError,
+        match=r"COCO's images and annotations in .*instances\.json, but: Cannot read .*: No such file\D*\. \S",
+    ):
         list_references(dataset, tmp_path, "val")
     path.unlink()
     with pytest.raises(InputError, match=r"references of RefCOCO .* in .*refs\(unc\)\.p or .*lichengunc/refer"):
@@ -164,6 +168,21 @@ def test_references_to_unknown_annotations_are_an_input_error(tmp_path):
     dataset, path = tree(tmp_path)
     (path.parent / "instances.json").write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(InputError, match=r"Expected RefCOCO's fields in .* but there is no 9 where one was expected"):
+        list_references(dataset, tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"images": []}, "there is no 'annotations' where one was expected"),
+        ({"images": 3, "annotations": []}, "a field in it is of another kind than expected"),
+        ([], "a field in it is of another kind than expected"),
+    ],
+)
+def test_other_data_than_instances_is_told_in_words(tmp_path, content, problem):
+    dataset, path = tree(tmp_path)
+    (path.parent / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"annotations in .*instances\.json, but: {problem}.*lichengunc/refer"):
         list_references(dataset, tmp_path, "val")
 
 

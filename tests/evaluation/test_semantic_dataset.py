@@ -121,8 +121,13 @@ def test_a_class_list_of_its_own_is_read_and_checked(tmp_path):
     path.write_text("# nothing\n")
     with pytest.raises(InputError, match="at least one text to look for, but got none"):
         read_class_list(path)
-    with pytest.raises(InputError, match="Expected the class names, one a line"):
+    with pytest.raises(
+        InputError, match=r"Expected the class names, one a line, in .*, but: No such file or directory\.$"
+    ):
         read_class_list(tmp_path / "none.txt")
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"one a line, in .*, but: a text in it is not in UTF-8\.$"):
+        read_class_list(path)
 
 
 def test_every_row_names_a_preset_and_a_source():

@@ -177,7 +177,10 @@ def _load_instances(path: Path, dataset: ReferringDataset) -> _Instances:
         images = {image["id"]: image for image in data["images"]}
         annotations = {annotation["id"]: annotation for annotation in data["annotations"]}
     except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"Expected COCO's images and annotations in {path}, but: {error}. {dataset.source}") from error
+        problem = (
+            f"Expected COCO's images and annotations in {path}, but: {describe_mismatch(error).removesuffix('.')}."
+        )
+        raise InputError(f"{problem} {dataset.source}") from error
     return _Instances(images, annotations)
 
 
@@ -288,7 +291,7 @@ def load_plain_pickle(path: Path) -> object:
             f"{path} holds more than this machine's memory can; check that it is the published file."
         ) from error
     except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise InputError(f"{path} is not a sound pickle: {error!r}.") from error
+        raise InputError(f"{path} is not a sound pickle: {describe_mismatch(error).removesuffix('.')}.") from error
 
 
 def union_mask(segmentation: Segmentation, size_hw: tuple[int, int]) -> Mask:
@@ -319,7 +322,8 @@ def _count_covers(segmentation: Segmentation, size_hw: tuple[int, int]) -> Int[n
             if isinstance(part, Mapping) or len(part) >= _TRIANGLE:
                 covers += _decode(_encoded(part, height, width))
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"Expected polygons or run lengths of a {width} x {height} image, but: {error}.") from error
+        problem = describe_mismatch(error)
+        raise InputError(f"Expected polygons or run lengths of a {width} x {height} image, but: {problem}.") from error
     return covers
 
 

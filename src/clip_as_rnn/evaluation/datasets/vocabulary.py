@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from clip_as_rnn.errors import InputError
+from clip_as_rnn.errors import InputError, describe_mismatch
 from clip_as_rnn.prompts.queries import check_texts
 
 Kind = Literal["thing", "stuff"]
@@ -76,7 +76,9 @@ def read_class_list(path: Path) -> Vocabulary:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Expected the class names, one a line, in {path}, but: {error}.") from error
+        raise InputError(
+            f"Expected the class names, one a line, in {path}, but: {describe_mismatch(error)}."
+        ) from error
     return Vocabulary(tuple(_classes(lines, source=str(path))))
 
 
