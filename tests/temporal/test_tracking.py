@@ -172,13 +172,13 @@ def test_a_text_found_in_one_frame_is_not_followed_out_of_it():
 
 
 def finished(rows, text="dog"):
-    """Make frames of (score, IoU, replaced); None: the text is not in the frame."""
+    """Make frames of (score, IoU, replaced), in which the mask is whole, and empty with a fourth; None: no text."""
     for row in rows:
         texts = () if row is None else (text,)
         found = Segmentation(
             queries=(text,),
             texts=texts,
-            masks=np.ones((len(texts), 2, 2), bool),
+            masks=np.full((len(texts), 2, 2), not (row and row[3:])),
             scores=np.array([row[0]] if row else [], np.float32),
             refinements={text: Refinement(replaced=row[2], iou=row[1], reason="")} if row else {},
         )
@@ -193,6 +193,8 @@ def finished(rows, text="dog"):
         ([(0.9, 0.9, True), (0.9, 0.9, True)], 0),  # of equals the first
         ([None, (0.9, 0.6, False)], None),
         ([None, (0.0, 0.9, True)], None),
+        ([(0.9, 0.9, True, "empty"), (0.6, 0.8, True)], 1),
+        ([(0.9, 0.9, True, "empty")], None),
         ([None, None], None),
     ],
 )

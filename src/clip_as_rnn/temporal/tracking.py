@@ -85,13 +85,15 @@ def _follow_stretch(
 def choose_key(text: str, stretch: Sequence[FinishedFrame]) -> int | None:
     """Choose the frame with the largest product of a text's score and the IoU of its mask with what SAM made of it.
 
-    Frames without the text, and those in which SAM's mask did not take the place of its own, are none; of equals the
-    first is taken.
+    Frames without the text, those in which SAM's mask did not take the place of its own, and those in which other texts
+    have left it no pixel, are none; of equals the first is taken.
     """
     worth = np.zeros(len(stretch))
     for t, frame in enumerate(stretch):
         decision = frame.found.refinements.get(text)
-        if decision is not None and decision.replaced and text in frame.found.texts:
+        if decision is None or not decision.replaced or text not in frame.found.texts:
+            continue
+        if _mask_of(frame.found, text).any():
             worth[t] = float(frame.found.scores[frame.found.texts.index(text)]) * decision.iou
     return int(worth.argmax()) if worth.any() else None
 

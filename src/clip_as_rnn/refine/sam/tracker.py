@@ -74,9 +74,12 @@ class SamTracker:
 
 
 def prompt_of(mask: Mask, side_px: int) -> Float[Tensor, "1 1 s s"]:
-    """Squeeze a mask into SAM 2's square: 1 where it covers half of a pixel, or as much of one as it ever does."""
+    """Squeeze a mask into SAM 2's square: 1 where it covers half of a pixel, or as much of one as it ever does.
+
+    An empty mask stays empty.
+    """
     soft = interpolate(torch.from_numpy(mask)[None, None].float(), (side_px, side_px), mode="bilinear", antialias=True)
-    return (soft >= min(_SURE, float(soft.max()))).float()
+    return ((soft >= min(_SURE, float(soft.max()))) & (soft > 0)).float()
 
 
 def _forget(session: Session, number: int, reach: int) -> None:
