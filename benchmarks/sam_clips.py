@@ -23,6 +23,7 @@ from clip_as_rnn.refine.sam.tracker import SamTracker
 from clip_as_rnn.refine.sam.weights import load_sam
 
 TITLE = "Masks followed by SAM 2: `make bench-sam-clips`"
+_FEWEST = 3  # the first two are timed together
 FRAMES = 9  # the memory holds seven; from the eighth on a frame costs what all further ones do
 
 
@@ -80,6 +81,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--save", action="store_true", help="write the table to docs/benchmarks.md")
     arguments = parser.parse_args()
+    if arguments.frames < _FEWEST:
+        parser.error(
+            f"--frames is {arguments.frames}, but a mask is followed to the third frame: give {_FEWEST} or more"
+        )
     table = (
         f"Random weights of SAM 2 hiera-tiny, bfloat16, {arguments.frames} frames of 500x375, one run; seconds of one "
         "core. Frames are encoded once for all texts; a mask is followed for each text by itself.\n\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import sam_clips
 
 import command
 from clip_as_rnn import load_segmenter
@@ -159,3 +160,12 @@ def test_masks_that_may_overlap_are_followed_each_by_itself(segmenter, photos):
 def test_sam_turned_off_follows_nothing(segmenter):
     assert segmenter.replace(sam=None).stages.tracker is None
     assert segmenter.replace(sam_track_frames=1).stages.tracker is None
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 2])
+def test_a_benchmark_of_too_few_frames_is_refused(count, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sam_clips", "--frames", str(count)])
+    monkeypatch.setattr(sam_clips, "random_sam_2", lambda _: pytest.fail("made a model"))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        sam_clips.main()
+    assert f"error: --frames is {count}, but a mask is followed to the third frame: give 3" in capsys.readouterr().err
