@@ -139,6 +139,10 @@ def test_a_prompt_has_the_pixels_that_are_half_covered_or_the_best_there_are():
     assert prompt_of(mask, 8).unique().tolist() == [0, 1]
 
 
+def test_an_empty_mask_is_an_empty_prompt():
+    assert prompt_of(np.zeros((8, 8), bool), 16).sum() == 0
+
+
 def test_only_a_model_for_clips_has_a_memory(tmp_path, sam):
     assert isinstance(SamTracker(sam), MaskTracker)
     for family in ("sam", "sam2"):
@@ -157,6 +161,32 @@ def copy_of(folder, target, **changes):
     [
         ({"memory_fuser_embed_dim": 64}, "has the memory_fuser_embed_dim 64, but the other parts of this SAM want 128"),
         ({"image_size": 64}, "has the image_size 64, but the other parts of this SAM want 128"),
+        ({"image_size": [128, 64]}, r"has the image_size \[128, 64\], but the other parts of this SAM want 128"),
+        ({"image_size": []}, "cannot be read"),
+        (
+            {"sigmoid_scale_for_mem_enc": float("nan")},
+            "has the sigmoid_scale_for_mem_enc nan, but no SAM has one beyond",
+        ),
+        ({"sigmoid_bias_for_mem_enc": 1e39}, r"has the sigmoid_bias_for_mem_enc 1e\+39, but no SAM has one beyond"),
+        ({"rope_parameters": {"rope_theta": 0}}, "has the rope_theta 0.0, but no SAM 2 has one below 1 or above"),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, "has the rope_theta nan, but no SAM 2 has one"),
+        ({"max_object_pointers_in_encoder": 1}, "max_object_pointers_in_encoder 1, but it must be 0, or 2 and more"),
+        (
+            {"memory_attention_num_layers": 1},
+            r"it holds the weight memory_attention\.layers\.1\.\S+ and \d+ more, which",
+        ),
+        (
+            {"memory_fuser_num_layers": 0},
+            r"it holds the weight memory_encoder\.memory_fuser\.layers\.0\.\S+ and \d+ more",
+        ),
+        (
+            {"enable_occlusion_spatial_embedding": False},
+            "it holds the weight occlusion_spatial_embedding_parameter, which",
+        ),
+        (
+            {"mask_downsampler_kernel_size": 5, "mask_downsampler_padding": 2},
+            "has the size 4 x 1 x 3 x 3, but config.json asks for 4 x 1 x 5 x 5",
+        ),
         ({"memory_attention_rope_feat_sizes": [64, 64]}, r"sizes \[64, 64\], but the other parts of this SAM want \[8"),
         ({"memory_encoder_output_channels": 32}, "output_channels 32, but the other parts of this SAM want 64"),
         ({"memory_attention_num_layers": 0}, "memory_attention_num_layers 0, but the other parts of this SAM want 1"),
@@ -170,6 +200,12 @@ def copy_of(folder, target, **changes):
 def test_a_memory_that_does_not_fit_is_told_before_the_first_frame(folder, tmp_path, changes, said):
     with pytest.raises(WeightsError, match=said):
         load_sam(copy_of(folder, tmp_path, **changes), device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("changes", [{"image_size": [128, 128]}, {"max_object_pointers_in_encoder": 0}])
+def test_what_transformers_allows_besides_follows_masks_too(folder, tmp_path, photos, changes):
+    odd = load_sam(copy_of(folder, tmp_path, **changes), device=CPU, dtype=torch.float32)
+    assert all(mask.any() for mask in SamTracker(odd).follow(images_of(odd, photos[:3]), MASK))
 
 
 def test_a_memory_that_lacks_weights_is_told_before_the_first_frame(folder, tmp_path):

@@ -139,6 +139,57 @@ def test_missing_weights_are_not_made_up(tmp_path):
         load(tmp_path)
 
 
+def edit_section(folder, section, **changes):
+    content = json.loads((folder / "config.json").read_text())
+    return edit(folder, **{section: {**content[section], **changes}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "told"),
+    [
+        ("sam", "vision_config", r"vision_encoder\.layers\.1\.attn\.proj\.bias and 13 more"),
+        ("sam_hq", "mask_decoder_config", r"mask_decoder\.transformer\.layers\.1\.\S+ and \d+ more"),
+        ("sam2_video", "mask_decoder_config", r"mask_decoder\.transformer\.layers\.1\.\S+ and \d+ more"),
+    ],
+)
+def test_layers_that_the_config_leaves_out_are_refused(tmp_path, kind, section, told):
+    folder = edit_section(save_random_sam(tmp_path, kind), section, num_hidden_layers=1)
+    with pytest.raises(WeightsError, match=rf"it holds the weight {told}, which the model of config\.json lacks\.$"):
+        load(folder)
+
+
+def test_weights_of_parts_that_no_sam_has_are_left_alone(tmp_path):
+    save_random_sam(tmp_path, "sam")
+    stored = load_file(tmp_path / "model.safetensors")
+    save_file({**stored, "classifier.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert load(tmp_path).family == "sam"
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "changes", "told"),
+    [
+        (
+            *("sam", "vision_config", {"mlp_dim": 100}),
+            "vision_encoder.layers.0.mlp.lin1.bias has the size 128, but config.json asks for 100",
+        ),
+        (
+            *("sam2", "mask_decoder_config", {"mlp_dim": 65}),
+            "mask_decoder.transformer.layers.0.mlp.proj_in.bias has the size 64, but config.json asks for 65",
+        ),
+        (
+            *("sam_hq", "mask_decoder_config", {"vit_dim": 48}),
+            "mask_decoder.compress_vit_conv1.weight has the size 32 x 32 x 2 x 2, but config.json asks for "
+            "48 x 32 x 2 x 2",
+        ),
+    ],
+)
+def test_weights_of_another_size_are_named_with_both_sizes(tmp_path, kind, section, changes, told):
+    folder = edit_section(save_random_sam(tmp_path, kind), section, **changes)
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    assert str(caught.value) == f"The SAM in '{folder}' cannot be read: the weight {told}."
+
+
 def test_an_id_that_cannot_be_fetched_says_how_to_mend_it():
     with pytest.raises(WeightsError, match=r"hf download nobody/no-sam`, or give a local folder with --sam\.$"):
         load("nobody/no-sam")
@@ -185,6 +236,7 @@ def test_what_a_config_names_besides_the_model_is_not_looked_up(tmp_path, named)
         ("vision_config", {"hidden_size": 10**9}),
         ("vision_config", {"global_attn_indexes": [10**9]}),
         ("vision_config", {"num_channels": 4}),
+        ("vision_config", {"layer_norm_eps": float("nan")}),
         ("mask_decoder_config", {"iou_head_depth": 100_000}),
         ("prompt_encoder_config", {"image_size": -5}),
         ("vision_config", {"hidden_act": "evil"}),

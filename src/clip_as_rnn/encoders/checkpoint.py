@@ -6,7 +6,7 @@ number: what is loaded is the model that the files describe, or nothing.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,30 @@ def check_scale(scale: float, name: str) -> float:
     return scale
 
 
+def refuse_names(*, lacking: Iterable[str], unknown: Iterable[str], config_file: str) -> None:
+    """Refuse weights that are missing or superfluous, if there are any.
+
+    Raises:
+        ValueError: there are; it names the first one and counts the others.
+    """
+    if missing := sorted(lacking):
+        raise ValueError(f"it lacks the weight {missing[0]}{_and_more(missing)}")
+    if superfluous := sorted(unknown):
+        raise ValueError(
+            f"it holds the weight {superfluous[0]}{_and_more(superfluous)}, which the model of {config_file} lacks"
+        )
+
+
+def check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...], config_file: str) -> None:
+    """Compare the size of a weight with that in the model that `config_file` describes.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if found != wanted:
+        raise ValueError(f"the weight {name} has the size {_by(found)}, but {config_file} asks for {_by(wanted)}")
+
+
 def three_numbers(
     content: Mapping[str, Any], name: str, default: tuple[float, float, float], place: str
 ) -> tuple[float, float, float]:
@@ -187,17 +211,12 @@ def _check_layers(form: ModelFormat, config: Any, stored: Mapping[str, _StoredTe
 def _check_names(form: ModelFormat, wanted: Mapping[str, StoredPart], stored: Mapping[str, _StoredTensor]) -> None:
     """Refuse weights that are missing or superfluous."""
     names = {part.name for part in wanted.values()}
-    if lacking := sorted(names - set(stored)):
-        raise ValueError(f"it lacks the weight {lacking[0]}{_and_more(lacking)}")
-    unknown = sorted(
+    unknown = {
         name
         for name in set(stored) - names - set(form.optional)
         if name.startswith(form.prefixes) and not name.endswith("position_ids")
-    )
-    if unknown:
-        raise ValueError(
-            f"it holds the weight {unknown[0]}{_and_more(unknown)}, which the model of {form.config_file} lacks"
-        )
+    }
+    refuse_names(lacking=names - set(stored), unknown=unknown, config_file=form.config_file)
 
 
 def _check_shapes(
@@ -212,10 +231,7 @@ def _check_shapes(
         if part.piece is not None:
             shape = (part.pieces * shape[0], *shape[1:])
         found = stored[part.name]
-        if found.shape != shape:
-            raise ValueError(
-                f"the weight {part.name} has the size {_by(found.shape)}, but {form.config_file} asks for {_by(shape)}"
-            )
+        check_shape(part.name, found.shape, shape, form.config_file)
         if found.dtype not in _FLOATS:
             raise ValueError(f"the weight {part.name} is stored as {found.dtype}, but {', '.join(_FLOATS)} are read")
 

@@ -41,6 +41,7 @@ _MEMORY_WIDTHS = (
     *("mask_downsampler_embed_dim", "memory_fuser_embed_dim"),
 )
 _MEMORY_CHANNELS = 64  # transformers reads no other memories
+_MAX_ROPE_THETA = 10**9  # 10,000 in published checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,31 @@ def _read_video_config(content: Mapping[str, Any]) -> Any:
     fields = {field: content[field] for field in others if field in content}
     for field, value in fields.items():
         _check_size(field, value)
+    if "image_size" in fields:
+        fields["image_size"] = _side_of(fields["image_size"])
     config = kind(**sections, **fields)
     rope = content.get("rope_parameters") or {"rope_theta": content.get("memory_attention_rope_theta", 10_000)}
     if not isinstance(rope, dict) or rope.get("rope_type", "axial") != "axial":
         raise ValueError("config.json has rope_parameters that no SAM 2 has")
-    config.rope_parameters["rope_theta"] = float(rope["rope_theta"])
+    config.rope_parameters["rope_theta"] = _check_theta(float(rope["rope_theta"]))
     _check_memory(config)
     return config
+
+
+def _side_of(size: Any) -> Any:
+    """Take the side of a square that is written as a pair, which transformers allows and then cannot compute with."""
+    match size:
+        case [height, width] if height == width:
+            return height
+    return size
+
+
+def _check_theta(theta: float) -> float:
+    if not 1 <= theta <= _MAX_ROPE_THETA:  # nor what is no number
+        raise ValueError(
+            f"config.json has the rope_theta {theta!r}, but no SAM 2 has one below 1 or above {_MAX_ROPE_THETA:,}"
+        )
+    return theta
 
 
 def _check_memory(config: Any) -> None:
@@ -128,7 +147,7 @@ def _check_memory(config: Any) -> None:
     vision, prompts = config.vision_config, config.prompt_encoder_config
     side_px, width = prompts.image_size, vision.fpn_hidden_size
     wanted = dict.fromkeys(_MEMORY_WIDTHS, width) | {
-        "image_size": side_px if isinstance(config.image_size, int) else [side_px, side_px],
+        "image_size": side_px,
         "memory_attention_rope_feat_sizes": vision.backbone_feature_sizes[-1],
         "memory_attention_num_layers": max(1, config.memory_attention_num_layers),
         "memory_attention_num_attention_heads": gcd(config.memory_attention_num_attention_heads, width),
@@ -139,6 +158,8 @@ def _check_memory(config: Any) -> None:
     for name, right in wanted.items():
         if (value := getattr(config, name)) != right:
             raise ValueError(f"config.json has the {name} {value!r}, but the other parts of this SAM want {right!r}")
+    if config.max_object_pointers_in_encoder == 1:  # their times are counted in shares of one less
+        raise ValueError("config.json has the max_object_pointers_in_encoder 1, but it must be 0, or 2 and more")
 
 
 def _check_size(field: str, value: object) -> None:
@@ -149,5 +170,7 @@ def _check_size(field: str, value: object) -> None:
             _check_size(field, item)
     elif isinstance(value, int) and not 0 <= value <= highest:
         raise ValueError(f"config.json has the {field} {value!r}, but no SAM has one below 0 or above {highest:,}")
+    elif isinstance(value, float) and not abs(value) <= _MAX_SIZE:  # nor what is no number
+        raise ValueError(f"config.json has the {field} {value!r}, but no SAM has one beyond {_MAX_SIZE:,}")
     elif field == "num_channels" and value != _COLORS:
         raise ValueError(f"config.json has the {field} {value!r}, but images have {_COLORS}")

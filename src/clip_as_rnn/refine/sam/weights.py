@@ -1,5 +1,6 @@
 """Finds and loads a SAM: a Hugging Face id or a local folder. Safetensors only, nothing of the folder is executed."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import logging as transformers_logging
 
-from clip_as_rnn.encoders.checkpoint import read_preprocessor, weight_files
+from clip_as_rnn.encoders.checkpoint import check_shape, read_preprocessor, refuse_names, weight_files
 from clip_as_rnn.encoders.fingerprint import fingerprint
 from clip_as_rnn.encoders.hub import find_folder, first_line
 from clip_as_rnn.errors import InputError, WeightsError
@@ -20,6 +21,7 @@ from clip_as_rnn.refine.sam.checkpoint import SamDescription, read_description
 from clip_as_rnn.refine.sam.frame import Preprocessing
 from clip_as_rnn.refine.sam.model import Sam, explain_lack_of_memory
 
+_CONFIG = "config.json"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which all families were trained with
 _STD = (0.229, 0.224, 0.225)
@@ -64,7 +66,7 @@ def load_sam(
 
 def _find_weights(folder: Path) -> list[Path]:
     """List the files of a SAM's weights; InputError where there is no config.json, or no safetensors."""
-    if not (folder / "config.json").is_file():
+    if not (folder / _CONFIG).is_file():
         raise InputError(f"The folder '{folder}' is no SAM: it holds no config.json.")
     if files := weight_files(folder):
         return files
@@ -87,15 +89,30 @@ def _read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _load_model(model_class: Any, config: Any, state: dict[str, Tensor]) -> Any:
-    """Make a model with its share of the weights, in float32 on the CPU; ValueError where some are missing."""
+    """Make a model with its share of the weights, in float32 on the CPU.
+
+    Raises:
+        ValueError: some are missing or of other sizes, or have no place in the part of the model that they belong to;
+            parts that the model's class leaves to another one do not count, as those of SAM 2 that are for clips.
+    """
+    with torch.device("meta"), _quiet_transformers():  # shapes without memory
+        expected = model_class(config).state_dict()
+    for name in sorted(expected.keys() & state.keys()):
+        check_shape(name, tuple(state[name].shape), tuple(expected[name].shape), _CONFIG)
     with _quiet_transformers(), torch.inference_mode(False):
         model, report = model_class.from_pretrained(
             None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
-    if lacking := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-        others = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise ValueError(f"it lacks the weight {lacking[0]}{others}")
+    lacking = report["missing_keys"]  # transformers would fill them with random numbers
+    unknown = [name for name in state if name not in expected and _belongs_to(model, name)]
+    refuse_names(lacking=lacking, unknown=unknown, config_file=_CONFIG)
     return model
+
+
+def _belongs_to(model: Any, name: str) -> bool:
+    """Tell whether a weight is of a part of the model and not of one that its class leaves to others."""
+    ignored = type(model)._keys_to_ignore_on_load_unexpected or ()  # the model itself has its parts' rules as well
+    return hasattr(model, name.partition(".")[0]) and not any(re.search(pattern, name) for pattern in ignored)
 
 
 def _read_preprocessing(folder: Path, description: SamDescription) -> Preprocessing:
