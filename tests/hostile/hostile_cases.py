@@ -62,13 +62,13 @@ class Texts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model's folder, made from a sound one; `role` is the option that it is given to."""
+    """A model's folder, made from a sound one; `role` is the option that it is given to, --model or --sam."""
 
     kind: str
     name: str
     spoil: Callable[[Path], None]
     ends: Ends = "refused"
-    role: Literal["model", "sam"] = "model"
+    role: Literal["model", "sam", "sam for clips"] = "model"
 
 
 Case = Picture | Texts | Model

@@ -1,6 +1,7 @@
 """Model folders that try what they can: code to run, pickles, weights and tokenizers that are not what they say."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -40,7 +41,7 @@ def sound_folder(model: Model, place: Path) -> Path:
         return Path(shutil.copytree(SOUND, place / "model"))
     folder = place / "sam"
     transformers_logging.disable_progress_bar()
-    random_model("sam").save_pretrained(folder)
+    random_model("sam" if model.role == "sam" else "sam2_video").save_pretrained(folder)
     return folder
 
 
@@ -235,6 +236,19 @@ def _sams() -> Iterator[Model]:
         "weights turned": _tensors(lambda state: state.update({_first(state): torch.zeros(3, 5)})),
         "no numbers": _tensors(lambda state: state[_first(state)].view(-1)[:1].fill_(torch.nan)),
         "wide": _edit("config.json", lambda c: {**c, "vision_config": {**c["vision_config"], "hidden_size": 2**40}}),
+        "one layer": _edit(
+            "config.json", lambda c: {**c, "vision_config": {**c["vision_config"], "num_hidden_layers": 1}}
+        ),
     }
     for name, edit in edits.items():
         yield Model(kind="odd SAM", name=name, spoil=edit, role="sam")
+    for name, edit in _memories().items():
+        yield Model(kind="odd SAM for clips", name=name, spoil=edit, role="sam for clips")
+
+
+def _memories() -> dict[str, Callable[[Path], None]]:
+    """Spoil what only clips ask for, so that it would show in the middle of one."""
+    return {
+        "no number": _edit("config.json", lambda c: {**c, "sigmoid_scale_for_mem_enc": math.nan}),
+        "one layer": _edit("config.json", lambda c: {**c, "memory_attention_num_layers": 1}),
+    }
