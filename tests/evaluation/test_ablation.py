@@ -111,6 +111,25 @@ def test_masks_of_clips_are_not_followed_where_there_is_a_sam():
     assert "masks not followed" not in names()
 
 
+@pytest.mark.parametrize(
+    ("settings", "smooths"), [({}, True), ({"smooth_frames": 0.0}, False), ({"window_frames": 1}, False)]
+)
+@pytest.mark.parametrize("sam_type", ["sam2", "sam2_video"])
+def test_variants_of_clips_that_cannot_act_are_left_out_and_named(tmp_path, monkeypatch, settings, smooths, sam_type):
+    """A grid of patches acts on proposals that are smoothed, and only a SAM 2 for clips follows masks."""
+    monkeypatch.setattr(FakeSegmenter, "describe", lambda self: {"model": "fake", "sam_type": sam_type})
+    write_tree("voc", tmp_path / "data", {"a": np.ones(SIZE, dtype=int)})
+    protocol = EvaluationProtocol(dataset=find_dataset("voc"), root=tmp_path / "data", preset="tiny")
+    config = with_settings(PRESETS["tiny"], {"sam": "a/sam", **settings})
+    table = ablate(protocol, FakeSegmenter({}, config), tmp_path / "out", ["video"], RunOptions(), no_reload)
+    acts = {
+        "proposals smoothed over patches": smooths,
+        "masks not followed": sam_type == "sam2_video",
+    }
+    assert {variant.name for variant in table.idle} == {name for name, does in acts.items() if not does}
+    assert {row.variant for row in table.rows} & acts.keys() == {name for name, does in acts.items() if does}
+
+
 def test_without_a_sam_its_part_says_how_to_name_one():
     with pytest.raises(InputError, match=r"^The part 'sam' needs a SAM to change; name one with --sam\.$"):
         plan_variants(PRESETS["tiny"], ["sam"])

@@ -67,7 +67,7 @@ class Ablation:
 
     Attributes:
         rows: one per variant; none while images are left to other shards.
-        idle: variants that were left out, for nothing that they change is used on this data set.
+        idle: variants that were left out, for nothing that they change is used here.
         failures: images that could not be evaluated, over all variants.
         measure: what the rows' mIoU is, in words.
         is_written: the table is in the folder; not where one on more images stands there already.
@@ -126,7 +126,7 @@ def ablate(
 def idle_line(idle: Sequence[Variant]) -> str:
     """Say in one line which variants were left out, and why."""
     names = ", ".join(f"{variant.part} {variant.name}" for variant in idle)
-    return f"Left out, for on this data set these passes never use what would change: {names}."
+    return f"Left out, for these models, settings and passes never use what would change: {names}."
 
 
 def render_ablation(ablation: Ablation, title: str) -> str:
@@ -160,10 +160,17 @@ def _changed(segmenter: Segmenter, variant: Variant) -> Segmenter:
 
 
 def _is_idle(variant: Variant, base: Segmenter, protocol: EvaluationProtocol, split: Split) -> bool:
-    """Tell whether a variant segments nothing otherwise: passes of things and stuff replace some settings."""
+    """Tell whether a variant segments nothing otherwise: passes of things and stuff replace some settings.
+
+    Others are of no use beside the base's settings, or to the models at hand.
+    """
     selects_otherwise = variant.selection is not None and protocol.describe()["asked"] is not None
     if variant.folder == "base" or variant.dtype is not None or selects_otherwise:
         return False
+    if set(variant.changes) == {"smooth_scale"}:
+        return base.config.video.window_frames == 1 or not base.config.video.smooth_frames
+    if set(variant.changes) == {"sam_track_frames"}:  # a SAM of pictures follows nothing
+        return base.describe().get("sam_type") != "sam2_video"
     return pass_configs(split, _changed(base, variant), protocol) == pass_configs(split, base, protocol)
 
 
