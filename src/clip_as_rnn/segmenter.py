@@ -223,8 +223,9 @@ class Segmenter:
 
         memory: Memory | None = None
         for encoded, done, continues in cut_windows(encode(), self.config.video):
-            before = memory if continues else None
-            memory = yield from self._segment_window(encoded, done, texts, before, trace=trace, report=report)
+            memory = yield from self._segment_window(
+                encoded, done, texts, memory if continues else None, trace=trace, report=report
+            )
             del encoded  # before the next frames are read
             texts = replace(texts, seconds=0.0)  # spent on the first frames
 

@@ -117,17 +117,19 @@ def test_every_frame_is_encoded_once_whatever_the_windows():
 def test_no_more_frames_are_held_than_a_window_and_those_encoded_with_the_next_one(monkeypatch):
     """Counted whenever others are encoded, which is when most are held."""
     segmenter = fake_segmenter(seen_at([0.9] * 100), **WINDOWS, evidence_frames=2.0, smooth_frames=2.0)
-    encode, seen, held = segmenter.stages.classifier.encode_images, [], []
+    encode, seen, held = segmenter.stages.classifier.encode_images, ([], []), ([], [])
 
     def counted(images):
         encoded = encode(images)
-        seen.extend(weakref.ref(one) for one in encoded)
-        held.append(sum(one() is not None for one in seen))
+        for alive, most, some in zip(seen, held, (encoded, images), strict=True):
+            alive.extend(weakref.ref(one) for one in some)
+            most.append(sum(one() is not None for one in alive))
         return encoded
 
     monkeypatch.setattr(segmenter.stages.classifier, "encode_images", counted)
-    assert len(found(segmenter, 100)) == len(seen) == 100
-    assert max(held) == WINDOWS["window_frames"] + 4
+    assert len(found(segmenter, 100)) == len(seen[0]) == 100
+    assert max(held[0]) == WINDOWS["window_frames"] + 4
+    assert max(held[1]) == WINDOWS["window_frames"] + 4 + WINDOWS["context_frames"]  # pixels that are looked back at
 
 
 @pytest.mark.parametrize(("scale", "grid_hw"), [(1, (3, 4)), (4, (12, 16))])
