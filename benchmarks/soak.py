@@ -6,6 +6,7 @@ differs, memory grows, a file is not whole or a run ends otherwise than document
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10, help="of each command that are ended by each signal")
     parser.add_argument("--save", action="store_true", help="write the table to docs/reliability.md")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
     with tempfile.TemporaryDirectory() as place:
         os.environ["CLIP_AS_RNN_CACHE"] = str(Path(place, "cache"))  # the words stay out of the user's
         rows = chain(soak_files(Path(place), arguments.kills, arguments.runs), soak_calls(arguments.calls))
