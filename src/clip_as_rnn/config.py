@@ -159,7 +159,7 @@ class VideoConfig(_Section):
     window_frames: int = _number(1, 1, 1000)  # frames that go through the recurrence side by side: bounds the memory
     context_frames: int = _number(0, 0, 100)  # frames before and behind that a frame looks at
     smooth_frames: float = _number(0.0, 0.0, 100.0)  # proposals are averaged along the motion, exp(-distance / this)
-    smooth_scale: int = _number(1, 1, 16)  # and at last refined on a grid so many times finer than that of patches
+    smooth_scale: int = _number(1, 1, 8)  # and at last refined on a grid so many times finer than that of patches
     evidence_frames: float = _number(0.0, 0.0, 100.0)  # scores are pooled over frames likewise
     stay_share: float = _number(1.0, 0.0, 1.0)  # a text that was found stays while its score is this share of theta
     peak_frames: int = _number(0, 0, 1000)  # texts are found by the mean of their best so many frames; 0: by any frame

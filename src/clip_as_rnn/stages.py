@@ -38,7 +38,7 @@ class Progress:
 
     Attributes:
         stage: encode, propose, classify, refine, or with SAM also sam.
-        step: of the recurrence, from 1; 0 before it.
+        step: of the recurrence, from 1; 0 before it and beside it.
         texts: how many texts, of all images at hand, the work is about.
         done, total: pieces of the work that are done, of how many; 0 of 0 where they are not counted.
     """
