@@ -308,6 +308,6 @@ def test_a_run_that_is_stopped_begins_no_further_picture_and_records_what_it_mad
 def test_the_processors_are_shared_out(
     cores: int, asked: int | None, shared: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("clip_as_rnn.batch.local.numba.get_num_threads", lambda: cores)
+    monkeypatch.setattr("clip_as_rnn.batch.local.usable_threads", lambda: cores)
     threads = Threads.of_this_machine(asked)
     assert (threads.pictures, threads.each) == shared

@@ -1,10 +1,17 @@
 """Threads that share tasks and loops."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.resources import files
 
 import pytest
 
-from clip_as_rnn.dense_crf.threads import ThreadPool, run_whole
+from clip_as_rnn.dense_crf.threads import ThreadPool, limit_threads, run_whole, usable_threads
 from clip_as_rnn.errors import InputError
 
 
@@ -35,3 +42,38 @@ def test_the_parts_of_a_loop_cover_it_once(length: int) -> None:
     assert sorted(i for start, stop in spans for i in range(start, stop)) == list(range(length))
     run_whole(length, spans.append)
     assert spans[-1] == (0, length)
+
+
+def test_a_thread_may_be_held_to_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", 8)
+
+    def held(count: int) -> int:
+        limit_threads(count)
+        return usable_threads()
+
+    with ThreadPoolExecutor(1) as other:
+        assert [other.submit(held, count).result() for count in (3, 20)] == [3, 8]
+    assert usable_threads() == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_fork_refines_masks_where_its_parent_had_none_to_refine() -> None:
+    program = f"""
+import os
+from clip_as_rnn import load_segmenter
+segmenter = load_segmenter("tiny", device="cpu")
+picture = {str(files("clip_as_rnn") / "assets" / "demo" / "park.jpg")!r}
+assert not segmenter.segment(picture, ["banana"]).texts
+child = os.fork()
+if child == 0:
+    for _ in range(2):
+        assert segmenter.segment(picture, ["dog", "tree"]).texts
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert done.communicate(timeout=60)[0].strip() == "7"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)  # a child that waits for ever

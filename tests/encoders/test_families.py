@@ -132,7 +132,7 @@ def test_the_closed_form_cam_is_a_backward_pass_per_text(library, encoder, monke
     ours = make_proposer(encoder, background_texts=background).propose(state, every(len(TEXTS)), 1).cams
     candidates = torch.cat([encoder.encode_text(TEXTS), state.texts.background])
     slow = slow_cams(library, pixels, state.image.features, 5.0, candidates, len(TEXTS))
-    torch.testing.assert_close(ours.flatten(1), slow, **CLOSE)
+    torch.testing.assert_close(ours.flatten(1), slow, atol=1e-5, rtol=1e-4)
 
 
 def test_pulling_back_is_the_mean_gradient_over_patches_in_pieces_too(library, encoder, monkeypatch):

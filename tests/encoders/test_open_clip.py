@@ -206,7 +206,7 @@ def test_a_whole_segmentation_is_that_of_the_same_clip_in_transformers_format(bo
     assert ours.texts
     assert ours.texts == theirs.texts
     assert np.array_equal(ours.masks, theirs.masks)
-    assert np.array_equal(ours.scores, theirs.scores)
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)  # products of other shapes round otherwise
 
 
 def test_a_copy_of_the_files_finds_the_text_features_that_were_kept(folder, tmp_path, monkeypatch):

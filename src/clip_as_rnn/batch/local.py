@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-import numba
 import torch
 
 from clip_as_rnn.batch.job import Job, Outcome, PictureJob
 from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.sources import Source
+from clip_as_rnn.dense_crf.threads import limit_threads, usable_threads
 from clip_as_rnn.segmenter import Segmenter
 
 _MOST_THREADS = 4  # a picture in each; more hold memory, and the models are one
@@ -33,7 +33,7 @@ class Threads:
     @classmethod
     def of_this_machine(cls, pictures: int | None = None) -> "Threads":
         """Share out the processors that this process may use; `pictures` of None is as many, up to 4."""
-        cores = int(numba.get_num_threads())  # NUMBA_NUM_THREADS, or else what the process may use
+        cores = usable_threads()
         count = pictures or min(_MOST_THREADS, cores)
         return cls(count, max(1, cores // count))
 
@@ -68,7 +68,7 @@ def segment_files(
         return [outcomes[source.name] for source in some if source.name in outcomes]
 
     begun: deque[Future[list[Outcome]]] = deque()
-    pool = ThreadPoolExecutor(threads.pictures, initializer=numba.set_num_threads, initargs=(threads.each,))
+    pool = ThreadPoolExecutor(threads.pictures, initializer=limit_threads, initargs=(threads.each,))
     try:
         with _torch_threads(threads):
             for some in in_groups(sources, job.share(accelerated=accelerated)):

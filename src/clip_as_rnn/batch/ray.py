@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import numba
 import torch
 
 from clip_as_rnn.batch.job import (
@@ -34,6 +33,7 @@ from clip_as_rnn.batch.job import (
 from clip_as_rnn.batch.local import Threads, in_groups
 from clip_as_rnn.batch.manifest import Manifest
 from clip_as_rnn.batch.sources import Source
+from clip_as_rnn.dense_crf.threads import limit_threads
 from clip_as_rnn.errors import CarError, DependencyError, InputError
 from clip_as_rnn.export.base import DatasetExporter
 from clip_as_rnn.export.datasets import DatasetFormat
@@ -87,7 +87,7 @@ class _Worker:
     def run(self, sources: Sequence[Source], entries: Mapping[str, Entry]) -> list[Outcome]:
         """Do what is to be done with a few pictures; their masks stay here."""
         torch.set_num_threads(self._threads)
-        numba.set_num_threads(min(self._threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined] # set at import
+        limit_threads(self._threads)
         return [
             Outcome(one.source, one.entry, written=one.written, notes=one.notes, error=one.error)
             for one in self._work.run(sources, entries)

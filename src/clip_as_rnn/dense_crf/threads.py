@@ -1,5 +1,6 @@
 """Threads that share the work of one call."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,16 +12,32 @@ import numba
 
 Result = TypeVar("Result")
 Loop = Callable[..., object]
+_of_thread = threading.local()
+
+
+def usable_threads() -> int:
+    """Count the threads that a call from this thread may use: NUMBA_NUM_THREADS, or else one for each processor.
+
+    `numba.get_num_threads` is not asked: it starts threads of OpenMP, and in a fork it lets torch wait again for such as
+    are not there.
+    """
+    most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined] # set at import
+    return min(most, getattr(_of_thread, "limit", most))
+
+
+def limit_threads(count: int) -> None:
+    """Let calls from this thread use so many threads at most."""
+    _of_thread.limit = count
 
 
 class ThreadPool:
     """A few threads, the calling one among them, that live as long as the `with` block.
 
-    By default as many as numba would use: NUMBA_NUM_THREADS, or else one for each processor the process may use.
+    By default as many as this thread may use.
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = size or int(numba.get_num_threads())
+        self.size = size or usable_threads()
         self._others = ThreadPoolExecutor(max(1, self.size - 1))
 
     def __enter__(self) -> "ThreadPool":
