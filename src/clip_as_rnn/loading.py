@@ -12,7 +12,6 @@ from clip_as_rnn.classifiers.mask_tokens import MaskTokenClassifier
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
 from clip_as_rnn.config import BUNDLED, SegmenterConfig, with_settings
-from clip_as_rnn.encoders.base import MaskTokenEncoder
 from clip_as_rnn.encoders.hub import load_encoder
 from clip_as_rnn.encoders.text_cache import TextCache, cache_file
 from clip_as_rnn.encoders.transformer import TransformerEncoder
@@ -217,11 +216,6 @@ class ClipModels:
         half_positions = config.propose.half_position_embeddings
         if classify.classify_by == "visual-prompts":
             return VisualPromptClassifier(encoder, ensemble, classify, half_positions=half_positions)
-        if not isinstance(encoder, MaskTokenEncoder):
-            raise InputError(
-                f"The classifier {self.names[1]!r} has no class token of which masks could have copies; "
-                "give --set classify_by=visual-prompts."
-            )
         return MaskTokenClassifier(encoder, ensemble, classify, half_positions=half_positions)
 
     def _build_refiner(self, config: SegmenterConfig) -> CrfRefiner:

@@ -30,9 +30,7 @@ _STEADY: Mapping[str, Any] = {  # tuned with the bundled CLIP on clips of other 
     "smooth_frames": 3.0,
     "smooth_scale": 4,
     "evidence_frames": 2.0,
-    "stay_share": 0.6,
-    "peak_frames": 4,
-    "peak_odds": 1.5,
+    "stay_share": 0.7,
     "sam_track_frames": 16,  # not measured
 }
 _DEFAULT: Mapping[str, Any] = {

@@ -11,11 +11,9 @@ from clip_as_rnn.classifiers.base import MasksToClassify
 from clip_as_rnn.classifiers.mask_tokens import MaskTokenClassifier, choose_patches, patch_weights
 from clip_as_rnn.classifiers.template_ensemble import TemplateEnsemble
 from clip_as_rnn.classifiers.visual_prompts import VisualPromptClassifier
-from clip_as_rnn.config import ClassifyConfig, SegmenterConfig, with_settings
-from clip_as_rnn.encoders.clip import ClipEncoder
+from clip_as_rnn.config import ClassifyConfig
 from clip_as_rnn.encoders.preprocess import normalize, square_image
 from clip_as_rnn.errors import InputError
-from clip_as_rnn.loading import ClipModels
 from clip_as_rnn.ops import upsample_maps
 from untrained_clip import untrained_clip
 
@@ -212,16 +210,3 @@ def test_pixels_outside_the_view_belong_to_no_patch():
 def test_a_block_that_is_not_run_is_refused_at_once(clip, changes, most):
     with pytest.raises(InputError, match=rf"`mask_token_block` to be at most {most}, .* but got 3\."):
         make_classifier(clip, mask_token_block=3, **changes)
-
-
-class NoMaskTokens(ClipEncoder):
-    encode_masks = None
-
-
-def test_a_classifier_without_class_token_is_refused_by_name(clip, monkeypatch):
-    monkeypatch.setattr(clip, "__class__", NoMaskTokens)
-    config = with_settings(SegmenterConfig(), {"classify_by": "mask-tokens"})
-    names = (config.propose.model, config.classify.classifier, None)
-    models = ClipModels(names, clip, clip, None)
-    with pytest.raises(InputError, match=r"vit-large-patch14' has no class token .* classify_by=visual-prompts\."):
-        models.build_stages(config)

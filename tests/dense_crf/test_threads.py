@@ -51,9 +51,9 @@ def test_a_thread_may_be_held_to_fewer_threads(monkeypatch: pytest.MonkeyPatch) 
         limit_threads(count)
         return usable_threads()
 
-    with ThreadPoolExecutor(1) as other:
-        assert [other.submit(held, count).result() for count in (3, 20)] == [3, 8]
-    assert usable_threads() == 8
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        assert [one.submit(held, count).result() for count in (3, 20, 4)] == [3, 8, 4]
+        assert other.submit(usable_threads).result() == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")

@@ -18,7 +18,7 @@ _of_thread = threading.local()
 def usable_threads() -> int:
     """Count the threads that a call from this thread may use: NUMBA_NUM_THREADS, or else one for each processor.
 
-    `numba.get_num_threads` is not asked: it starts threads of OpenMP, and in a fork it lets torch wait again for such as
+    `numba.get_num_threads` is not asked: it starts threads of OpenMP, and in a fork it lets torch wait for such as
     are not there.
     """
     most = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined] # set at import

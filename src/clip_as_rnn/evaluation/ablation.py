@@ -22,7 +22,7 @@ from clip_as_rnn.segmenter import Segmenter
 _COLUMNS = (
     "part",
     "variant",
-    "mIoU",
+    "score",
     "to base",
     "without background, as usual",
     "present kept",

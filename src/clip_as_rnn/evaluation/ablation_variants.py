@@ -169,7 +169,7 @@ def _video(config: SegmenterConfig) -> Iterator[Variant]:
     yield Variant("video", "every frame by itself", vars(plain))
     yield Variant("video", "scores not pooled", {"evidence_frames": 0.0})
     yield Variant("video", "no hysteresis", {"stay_share": 1.0})
-    yield Variant("video", "no best frames", {"peak_frames": 0})
+    yield Variant("video", "found by the best frames", {"stay_share": 0.6, "peak_frames": 4, "peak_odds": 1.5})
     yield Variant("video", "proposals not smoothed", {"smooth_frames": 0.0})
     yield Variant("video", "proposals smoothed over patches", {"smooth_scale": 1})
     yield Variant(
