@@ -1,18 +1,15 @@
 """Threads that share tasks and loops."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib.resources import files
 
 import pytest
 
 from clip_as_rnn.dense_crf.threads import ThreadPool, limit_threads, run_whole, usable_threads
 from clip_as_rnn.errors import InputError
+from forks import fork_ends
 
 
 def test_a_task_that_fails_reaches_the_caller() -> None:
@@ -58,22 +55,10 @@ def test_a_thread_may_be_held_to_fewer_threads(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_fork_refines_masks_where_its_parent_had_none_to_refine() -> None:
-    program = f"""
-import os
+    before = f"""
 from clip_as_rnn import load_segmenter
 segmenter = load_segmenter("tiny", device="cpu")
 picture = {str(files("clip_as_rnn") / "assets" / "demo" / "park.jpg")!r}
 assert not segmenter.segment(picture, ["banana"]).texts
-child = os.fork()
-if child == 0:
-    for _ in range(2):
-        assert segmenter.segment(picture, ["dog", "tree"]).texts
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert done.communicate(timeout=60)[0].strip() == "7"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(done.pid, signal.SIGKILL)  # a child that waits for ever
+    assert fork_ends(before, 'for _ in range(2): assert segmenter.segment(picture, ["dog", "tree"]).texts')

@@ -5,10 +5,8 @@ import os
 import pickle
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from clip_as_rnn.encoders.fingerprint import fingerprint
 from clip_as_rnn.encoders.hub import BUNDLED_FOLDER, find_folder, load_encoder
 from clip_as_rnn.errors import InputError, WeightsError
+from forks import fork_ends
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")
@@ -297,25 +296,15 @@ def test_features_do_not_depend_on_the_default_precision_of_the_program(folder):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 def test_a_fork_of_a_used_model_computes_on():
-    program = f"""
-import os, sys, torch
+    before = f"""
+import torch
 from clip_as_rnn.encoders.hub import load_encoder
 torch.set_num_threads(4)
 clip = load_encoder({str(BUNDLED_FOLDER)!r}, device=torch.device("cpu"), dtype=torch.float32)
 see = lambda: clip.encode_image(torch.ones(4, 3, 224, 224) @ torch.ones(224, 224))
 see()
-child = os.fork()
-if child == 0:
-    see()
-    os._exit(7)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    done = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert done.communicate(timeout=60)[0].strip() == "7"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(done.pid, signal.SIGKILL)  # a child that waits for ever
+    assert fork_ends(before, "see()")
 
 
 # Fingerprints
