@@ -67,6 +67,7 @@ class ProposeConfig(_Section):
     first_proposal_template: str = ORIGAMI  # how step 1 words a text for f; the release uses "{}"
     proposal_template: str = ORIGAMI  # how later steps, and always the background texts, are worded
     affinity_layers: int = _number(8, 0, 1000)  # attention of the last so many layers spreads the CAM; 0 is off
+    patch_shifts: int = _number(1, 1, 4)  # passes each way, for a finer grid (ours; dense without affinity)
     foreground_fallback: bool = False  # release: a CAM that is zero everywhere is redone without background texts
     clamp_boxes: bool = False  # release: boxes on 8-bit maps, last row and column never inside
     side_multiple_px: int | None = _number(None, 1, 100_000)  # sides are rounded up to this; None: the patch

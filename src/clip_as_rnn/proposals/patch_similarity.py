@@ -2,18 +2,26 @@
 
 The score of a text at a patch is its share in a softmax over the active texts and the background, or in referring mode
 over the text and the background.
+
+With `patch_shifts` n > 1 the image is passed n x n times, moved by a share of a patch each time, and the patches of all
+passes are laid out as one grid n times finer, as overlapping patches are (Amir et al., ECCV 2022 workshops).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isqrt
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from clip_as_rnn.config import Mode, ProposeConfig
+from clip_as_rnn.encoders.base import PatchEncoder, PatchFeatures, TextEncoder
 from clip_as_rnn.proposals.base import PatchProposer, ProposalImage, ProposalTexts
-from clip_as_rnn.types import TextIndices
+from clip_as_rnn.types import Pixels, TextIndices
 
-_BEST_PATCHES = 3
+_BEST_PATCHES = 3  # of the encoder's own grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +35,21 @@ class SimilarityState:
 
 class PatchSimilarityProposer(PatchProposer):
     """Stage 1 by comparing patches with texts."""
+
+    def __init__(self, encoder: PatchEncoder, encode_text: TextEncoder, config: ProposeConfig, mode: Mode) -> None:
+        super().__init__(encoder, encode_text, config, mode)
+        self._shifts = 1 if config.affinity_layers else config.patch_shifts  # the affinity has the encoder's own grid
+
+    def _encode_alike(self, pixels: Pixels) -> list[ProposalImage]:
+        """Encode images of one size, each moved about, and lay out the patches of all passes as one grid."""
+        if self._shifts == 1:
+            return super()._encode_alike(pixels)
+        encode = super()._encode_alike
+        passes = [encode(moved) for moved in shift(pixels, self._encoder.patch_px, self._shifts)]
+        return [
+            ProposalImage(interleave([one.features for one in of_image]), None)
+            for of_image in zip(*passes, strict=True)
+        ]
 
     def init_state(self, image: ProposalImage, texts: ProposalTexts) -> SimilarityState:
         """Compare all patches with the background."""
@@ -45,4 +68,33 @@ class PatchSimilarityProposer(PatchProposer):
         self, state: SimilarityState, scores: Float[Tensor, "k p"], active: TextIndices, step: int
     ) -> Float[Tensor, " k"]:
         """Take the mean of a text's probabilities at its best patches."""
-        return scores.topk(min(_BEST_PATCHES, scores.shape[1]), dim=1).values.mean(1)
+        best = _BEST_PATCHES * self._shifts**2
+        return scores.topk(min(best, scores.shape[1]), dim=1).values.mean(1)
+
+
+def shift(pixels: Pixels, patch_px: int, shifts: int) -> list[Pixels]:
+    """Move images by shares of a patch, `shifts` times down and across, row by row; their edges are repeated.
+
+    The middles of the patches of all that is returned lie evenly, and those of the first above and left of all others.
+    """
+    starts = [round(i * patch_px / shifts) for i in range(shifts)]
+    before = starts[-1] // 2
+    padded = functional.pad(pixels, (before, starts[-1] - before) * 2, mode="replicate")
+    h, w = pixels.shape[-2:]
+    return [padded[..., top : top + h, left : left + w] for top in starts for left in starts]
+
+
+def interleave(passes: Sequence[PatchFeatures]) -> PatchFeatures:
+    """Lay out the patches of images that `shift` moved as one grid; what is not of patches is the first's."""
+    shifts, (gh, gw) = isqrt(len(passes)), passes[0].grid_hw
+
+    def lay_out(tokens: Sequence[Tensor]) -> Tensor:
+        grids = torch.stack([of_pass.view(gh, gw, -1) for of_pass in tokens]).view(shifts, shifts, gh, gw, -1)
+        return grids.permute(2, 0, 3, 1, 4).reshape(gh * gw * len(tokens), -1)  # gh down gw across d
+
+    return replace(
+        passes[0],
+        grid_hw=(gh * shifts, gw * shifts),
+        activations=lay_out([one.activations for one in passes]),
+        patches=lay_out([one.patches for one in passes]),
+    )
