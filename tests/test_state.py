@@ -150,11 +150,17 @@ def test_proposals_are_weighed_by_their_scores_before_they_compete_for_pixels(we
     assert state.steps[-1].maps.amax((1, 2)).tolist() == pytest.approx([0.1, 0.2, 0.3])  # what was proposed stays
 
 
-@pytest.mark.parametrize(("asked", "threshold"), [(1, 1.0), (4, 0.8), (16, 0.4), (64, 0.2)])
+@pytest.mark.parametrize(("asked", "threshold"), [(4, 0.8), (16, 0.4), (64, 0.2)])
 def test_theta_falls_with_the_root_of_how_many_texts_are_asked_if_the_setting_says_for_how_many_it_is(asked, threshold):
     config = config_of(score_threshold=0.4, score_threshold_texts=16).classify
     assert config.threshold(asked) == pytest.approx(threshold)
     assert config_of(score_threshold=0.4).classify.threshold(asked) == 0.4
+
+
+def test_theta_of_one_or_two_texts_is_that_of_three():
+    config = config_of(score_threshold=0.1, score_threshold_texts=48).classify
+    assert [config.threshold(asked) for asked in (1, 2, 3)] == pytest.approx([0.4] * 3)
+    assert config_of(score_threshold=0.5, score_threshold_texts=48).classify.threshold(1) == 1.0
 
 
 def test_theta_is_that_of_the_texts_asked_and_not_of_those_left():

@@ -37,6 +37,9 @@ def _number(default: float | None, low: float, high: float) -> Any:
     return field(default=default, metadata={"range": (low, high)})
 
 
+_FEWEST_TEXTS = 3  # theta rises no further for fewer
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Section:
     """Settings that are checked when made and never change.
@@ -87,7 +90,9 @@ class ClassifyConfig(_Section):
     mask_token_average: bool = False  # a mask's feature is the mean of those at eta / 2, eta and 2 eta
     mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
     score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
-    score_threshold_texts: int | None = _number(None, 1, 100_000)  # asked n, theta is times sqrt(this / n); None: fixed
+    score_threshold_texts: int | None = _number(
+        None, 1, 100_000
+    )  # asked n >= 3, theta is times sqrt(this / n); None: fixed
     certainty_weight: float = _number(0.0, 0.0, 1.0)  # w: a score is s^(1-w) c^w, c stage 1's certainty (ours); 0: s
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
     stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # for stuff in data sets that split; None: the same
@@ -107,10 +112,13 @@ class ClassifyConfig(_Section):
         return f"{shown}, and by how sure the proposals are" if self.certainty_weight else shown
 
     def threshold(self, texts: int) -> float:
-        """Give theta for so many texts asked, at most 1: the more share a softmax, the less is left for each."""
+        """Give theta for so many texts asked, at most 1: the more share a softmax, the less is left for each.
+
+        One or two share it with the contrast texts more than with each other: for them theta is that of three.
+        """
         if self.score_threshold_texts is None:
             return self.score_threshold
-        return min(1.0, self.score_threshold * sqrt(self.score_threshold_texts / texts))
+        return min(1.0, self.score_threshold * sqrt(self.score_threshold_texts / max(texts, _FEWEST_TEXTS)))
 
 
 @dataclass(frozen=True, kw_only=True)
