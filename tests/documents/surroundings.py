@@ -83,13 +83,18 @@ def _write_clip(folder: Path) -> None:
 
 
 def _write_scenes(folder: Path) -> None:
-    """Cut the benchmark of scenes down to one."""
+    """Cut the benchmark of scenes down to one, and to one sentence about another."""
     for name in (f"JPEGImages/{SCENE}.jpg", f"SegmentationClass/{SCENE}.png", "classes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SCENES / name, folder / name)
     split = folder / "ImageSets" / "Segmentation" / "heldout.txt"
     split.parent.mkdir(parents=True)
     split.write_text(f"{SCENE}\n")
+    shutil.copytree(SCENES / "referring", folder / "referring")
+    sentences = folder / "referring" / "refs(scenes).json"
+    first = json.loads(sentences.read_text())[0]
+    sentences.write_text(json.dumps([first]))
+    shutil.copy(SCENES / "JPEGImages" / first["file_name"], folder / "JPEGImages")
 
 
 def _write_clips(folder: Path, *, annotators: int) -> None:
