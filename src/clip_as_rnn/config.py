@@ -90,9 +90,7 @@ class ClassifyConfig(_Section):
     mask_token_average: bool = False  # a mask's feature is the mean of those at eta / 2, eta and 2 eta
     mask_threshold: float = _number(0.4, 0.0, 1.0)  # eta: what of a proposal the classifier is shown
     score_threshold: float = _number(0.6, 0.0, 1.0)  # theta: a text below it is dropped
-    score_threshold_texts: int | None = _number(
-        None, 1, 100_000
-    )  # asked n >= 3, theta is times sqrt(this / n); None: fixed
+    score_threshold_texts: int | None = _number(None, 1, 100_000)  # N: theta is times sqrt(N / n), n asked; None: fixed
     certainty_weight: float = _number(0.0, 0.0, 1.0)  # w: a score is s^(1-w) c^w, c stage 1's certainty (ours); 0: s
     visual_prompts: tuple[VisualPrompt, ...] = ("blur", "circle")  # always drawn in the order of VISUAL_PROMPTS
     stuff_visual_prompts: tuple[VisualPrompt, ...] | None = None  # for stuff in data sets that split; None: the same

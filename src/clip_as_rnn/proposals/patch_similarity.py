@@ -73,9 +73,10 @@ class PatchSimilarityProposer(PatchProposer):
 
 
 def shift(pixels: Pixels, patch_px: int, shifts: int) -> list[Pixels]:
-    """Move images by shares of a patch, `shifts` times down and across, row by row; their edges are repeated.
+    """Move images (b, 3, h, w) by shares of a patch; returns shifts^2 times (b, 3, h, w), row by row.
 
-    The middles of the patches of all that is returned lie evenly, and those of the first above and left of all others.
+    Moves are whole pixels, and edges are repeated. The middles of the patches of all that is returned lie evenly, and
+    those of the first above and left of all others.
     """
     starts = [round(i * patch_px / shifts) for i in range(shifts)]
     before = starts[-1] // 2
@@ -85,7 +86,10 @@ def shift(pixels: Pixels, patch_px: int, shifts: int) -> list[Pixels]:
 
 
 def interleave(passes: Sequence[PatchFeatures]) -> PatchFeatures:
-    """Lay out the patches of images that `shift` moved as one grid; what is not of patches is the first's."""
+    """Lay out the patches of what `shift` moved as one grid: n^2 times (P, d) become (n^2 P, d), grid n gh, n gw.
+
+    What is not of patches is the first's.
+    """
     shifts, (gh, gw) = isqrt(len(passes)), passes[0].grid_hw
 
     def lay_out(tokens: Sequence[Tensor]) -> Tensor:
