@@ -8,6 +8,7 @@ import numpy as np
 from clip_as_rnn.config import SegmenterConfig
 from clip_as_rnn.encoders.preprocess import limit_size
 from clip_as_rnn.ops import drop_empty, resize_nearest
+from clip_as_rnn.parts import weigh_parts
 from clip_as_rnn.precision import own_precision
 from clip_as_rnn.refine.clip_crf import ClipMasks, RefinedFrame
 from clip_as_rnn.result import Refinement, Rejection, Segmentation, Trace
@@ -52,6 +53,26 @@ class Finisher:
         if masks.dtype != bool:  # semantic mode: one label map
             return Segmentation.from_label_map(masks, **described)
         return Segmentation(masks=masks, **described)
+
+    @own_precision()
+    def weigh_parts(self, states: Sequence[State], report: Callback) -> None:
+        """Let the classifier judge the parts of the last masks by themselves, if the settings ask for it.
+
+        In clips the frames around have that say.
+        """
+        exponent = self._config.refine.part_weight
+        if not exponent:
+            return
+        step, texts = max(len(state.steps) for state in states), sum(len(state.active) for state in states)
+
+        def tick(done: int, total: int) -> None:
+            report(Progress("classify", step, texts, done, total))
+
+        stopwatch = Stopwatch()
+        with stopwatch.measure("classify", shared_by=len(states)):
+            weigh_parts(states, self._stages.classifier, self._config.classify.mask_threshold, exponent, tick)
+        for state in states:
+            state.stopwatch.seconds["classify"] += stopwatch.seconds["classify"]
 
     @own_precision()
     def refine_window(self, states: Sequence[State], report: Callback) -> list[RefinedFrame | None]:

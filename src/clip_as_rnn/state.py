@@ -63,6 +63,7 @@ class State:
         active: positions among the queries, ascending.
         proposal: the masks y_t of the running step, one per active text.
         detail: the last masks of the texts that passed on a finer grid, where the frames of a clip have told it.
+        part_weights: of each patch of the last masks of the texts that passed, where their parts were judged.
         steps: what every step proposed, scored and kept.
         converged: no step will change `active` any more, or none is left to take.
         in_clip: other frames had a say in what passed.
@@ -75,14 +76,15 @@ class State:
     stopwatch: Stopwatch
     proposal: Proposal = field(init=False)
     detail: PatchMaps | None = None
+    part_weights: PatchMaps | None = None
     steps: list[Step] = field(default_factory=list)
     converged: bool = False
     in_clip: bool = False
 
-    def to_classify(self) -> MasksToClassify:
-        """Put this step's masks before the classifier."""
+    def to_classify(self, maps: PatchMaps | None = None) -> MasksToClassify:
+        """Put masks before the classifier, one per active text: this step's, or others."""
         image, texts = self.image.classifier_encoding, self.texts.classifier_encoding
-        return MasksToClassify(image, texts, self.active, self.proposal.maps)
+        return MasksToClassify(image, texts, self.active, self.proposal.maps if maps is None else maps)
 
     def update(self, scores: Scores, config: SegmenterConfig, passed: Rows | None = None) -> None:
         """Keep the texts that pass, record the step, and see whether another one can change anything.
@@ -111,6 +113,8 @@ class State:
             maps = before.maps[[before.texts.index(text) for text in last.texts]][list(last.kept)]
         else:
             maps = maps[list(last.kept)] if self.detail is None else self.detail
+        if self.part_weights is not None:
+            maps = maps * self.part_weights.to(maps)
         if config.refine.score_weight:
             weights = torch.from_numpy(self.final_scores() ** config.refine.score_weight)
             maps = maps * weights[:, None, None]
