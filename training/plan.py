@@ -52,7 +52,7 @@ class Plan:
 
     seed: int = 1
     batch: int = 128
-    total_images: int = 2_000_000
+    total_images: int = 1_500_000
     cooldown_images: int = 600_000
     milestone_images: int = 100_000  # the average is kept every so many
     warmup_images: int = 12_000
@@ -74,7 +74,7 @@ class Plan:
                 rules=_MANY,
             ),
             Stage(
-                start=1_000_000,
+                start=1_320_000,
                 sizes_hw=((96, 96),) * 5 + ((72, 96), (96, 72), (120, 144), (144, 120), (192, 192)),
                 rules=_MANY,
             ),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_as_rnn import load_segmenter
 
-picture = np.asarray(Image.open("data/scenes/JPEGImages/heldout_031.jpg").convert("RGB"))
+picture = np.asarray(Image.open("data/scenes/JPEGImages/heldout_277.jpg").convert("RGB"))
 with open("data/scenes/classes.txt", encoding="utf-8") as file:
     texts = file.read().splitlines()
 segmenter = load_segmenter("tiny")
@@ -44,7 +44,8 @@ plt.show()
 
 # %% [markdown]
 # A score is a share among the texts that are left, so the scores of those who stay rise when rivals go, and masks change: that is
-# why it asks again. Here the second step drops nothing, and the loop ends. The line is theta. Dashed is what is not in the result.
+# why it asks again. Here the second step drops the house, the third nothing, and the loop ends. The line is theta. Dashed is what is not in the
+# result.
 
 # %%
 figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
@@ -58,7 +59,8 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 plt.show()
 
 # %% [markdown]
-# The rocket passed every step and is not in the result: its pixels are the guitar's, whose mask is stronger there.
+# The butterfly and the airplane passed every step and are not in the result: wherever they are proposed, others are stronger. The
+# rocket is a mistake, of few pixels: the train's chimney.
 
 # %%
 [rejection for rejection in result.rejections if rejection.text in columns]
@@ -66,7 +68,7 @@ plt.show()
 # %% [markdown]
 # ## The dense CRF, before and after
 #
-# Proposals have one value per patch of 16 pixels. The CRF lets pixels of like color agree, and so finds the edges.
+# Proposals have four values per patch of 12 pixels. The CRF lets pixels of like color agree, and so finds the edges.
 
 # %%
 before = segmenter.replace(crf=False).segment(picture, list(result.texts))

@@ -67,17 +67,20 @@ _TINY: Mapping[str, Any] = {
     "affinity_layers": 0,
     "mask_threshold": 0.2,
     "classify_by": "mask-tokens",
-    "score_threshold": 0.12,
+    "score_threshold": 0.14,
     "score_threshold_texts": 40,
-    "certainty_weight": 0.6,
+    "certainty_weight": 0.7,
     "visual_prompts": ("black",),
-    "max_side_px": 256,  # about what it was trained on
+    "max_side_px": 192,  # the largest that it was trained on
+    "patch_shifts": 2,
+    "smooth_scale": 2,
     "crf_max_side_px": 640,
     "crf_bilateral_xy": 40.0,
     "crf_bilateral_rgb": 13.0,
     "crf_bilateral_weight": 8.0,
-    "background_factor": 4.0,
+    "background_factor": 3.0,
     "score_weight": 0.25,
+    "part_weight": 2.0,
 }
 _PAPER: Mapping[str, Any] = {
     "background_texts": BACKGROUND_PAPER,
