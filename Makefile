@@ -95,7 +95,7 @@ train: .venv/.dev  ## rebuild the bundled CLIP from package registries; hours on
 
 ablation: .venv/.runtime  ## what each part gives, on the scenes; hours on two cores
 	$(BIN)/car evaluate scenes --preset tiny -o out/ablation \
-		--ablate recurrence,proposals,background,prompts,prompt-pairs,crf,thresholds,contrast,semantics,precision
+		--ablate recurrence,proposals,background,prompts,prompt-pairs,parts,crf,thresholds,contrast,semantics,precision
 
 clean:
 	rm -rf .venv build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -95,6 +95,12 @@ def _prompted(prompts: tuple[VisualPrompt, ...] | None = None) -> dict[str, Any]
     return {"classify_by": "visual-prompts", **chosen}
 
 
+def _parts(_: SegmenterConfig) -> Iterator[Variant]:
+    yield Variant("parts", "whole masks", {"part_weight": 0.0})
+    for weight in (0.5, 1.0, 2.0):
+        yield Variant("parts", f"weight {weight:g}", {"part_weight": weight})
+
+
 def _crf(_: SegmenterConfig) -> Iterator[Variant]:
     yield Variant("crf", "off", {"crf": False})
     yield Variant("crf", "on", {"crf": True})
@@ -194,6 +200,7 @@ PARTS: Mapping[str, Callable[[SegmenterConfig], Iterator[Variant]]] = {
     "classifier": _classifier,
     "prompts": _prompts,
     "prompt-pairs": _prompt_pairs,
+    "parts": _parts,
     "crf": _crf,
     "sam": _sam,
     "classifier-depth": _classifier_depth,
