@@ -78,10 +78,9 @@ def test_a_part_counts_by_its_own_score_over_the_best_of_its_text(maps, drawn):
 
 
 def test_texts_that_were_dropped_have_no_weights(maps, drawn):
-    state = state_of(maps, drawn, [1])
+    state = state_of(maps, drawn, [0])
     weigh_parts([state], DrawnClassifier(), eta=0.5, exponent=2.0)
     assert state.part_weights.shape == (1, 5, 6)
-    assert (state.part_weights == 1).all()
 
 
 def test_nothing_is_asked_where_there_is_no_mask(maps, drawn):
@@ -92,10 +91,47 @@ def test_nothing_is_asked_where_there_is_no_mask(maps, drawn):
     assert [state.part_weights for state in states] == [None, None]
 
 
-def test_a_part_that_scores_nothing_beside_one_that_does_vanishes_and_alone_it_stays_finite(maps):
-    state = state_of(maps, torch.zeros(3, 5, 6), [0])
+def test_nothing_is_asked_where_every_mask_is_in_one_part(maps, drawn):
+    classifier, state = DrawnClassifier(), state_of(maps, drawn, [1, 2])
+    weigh_parts([state], classifier, eta=0.5, exponent=2.0)
+    assert (classifier.asked, state.part_weights) == (0, None)
+
+
+def test_a_part_that_scores_nothing_beside_one_that_does_vanishes(maps, drawn):
+    drawn[0][RIGHT] = 0.0
+    state = state_of(maps, drawn, [0])
     weigh_parts([state], DrawnClassifier(), eta=0.5, exponent=2.0)
-    assert torch.isfinite(state.part_weights).all()
+    assert (state.part_weights[0][RIGHT] == 0).all()
+    assert (state.part_weights[0][LEFT] == 1).all()
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-9])
+def test_parts_that_all_score_next_to_nothing_stay(maps, least):
+    state = state_of(maps, torch.full((3, 5, 6), least), [0])
+    weigh_parts([state], DrawnClassifier(), eta=0.5, exponent=2.0)
+    assert (state.part_weights == 1).all()
+
+
+def test_rounds_are_counted(maps, drawn):
+    told = []
+    state = state_of(maps, drawn, [0, 1])
+    weigh_parts([state], DrawnClassifier(), eta=0.5, exponent=1.0, tick=lambda *counts: told.append(counts))
+    assert told == [(0, 2), (1, 2)]
+
+
+def test_the_frames_of_a_window_are_left_alone_and_a_picture_is_not():
+    segmenter, texts = load_segmenter("tiny"), ["dog", "car", "tree"]
+    picture = Image.open(EXAMPLES / "park.jpg")
+    steps = []
+    found = segmenter.segment(picture, texts, callback=lambda progress: steps.append(progress))
+    assert found.judged_by.endswith("their parts by themselves, too")
+    rounds = [one for one in steps if one.stage == "classify"][
+        2 * len([one for one in steps if one.stage == "propose"]) :
+    ]
+    assert [one.done for one in rounds] == sorted(one.done for one in rounds)
+    assert {one.total for one in rounds} == {rounds[0].total}
+    (frame,) = segmenter.segment_video([picture], texts)
+    assert "parts" not in frame.judged_by
 
 
 def test_images_beside_each_other_do_not_matter(maps, drawn):

@@ -143,7 +143,7 @@ class RefineConfig(_Section):
     crf_bilateral_weight: float = _number(4.0, 0.0, 1e6)
     crf_image: Literal["rgb", "bgr-wrapped"] = "rgb"  # release: BGR minus the mean, wrapped around at 256
     score_weight: float = _number(0.0, 0.0, 100.0)  # exponent of the score that a proposal is multiplied with (ours)
-    part_weight: float = _number(0.0, 0.0, 100.0)  # likewise of a part of a mask, by its own score over the best (ours)
+    part_weight: float = _number(0.0, 0.0, 100.0)  # likewise of a mask part's own score over the best part's (ours)
     background_factor: float = _number(1.0, 1e-6, 1e6)  # exponent of the background's probability, 1 - max proposal
     drop_empty_masks: bool = True  # a text left without a single pixel is not found; the release keeps it
 

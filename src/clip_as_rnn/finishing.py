@@ -46,7 +46,7 @@ class Finisher:
             "scores": scores[found],
             "rejections": tuple(rejections[text] for text in queries if text in rejections),
             "trace": Trace(tuple(state.steps)) if trace else None,
-            "judged_by": self._config.classify.judged_by,
+            "judged_by": self._judged_by(state),
             "seconds": dict(state.stopwatch.seconds),
             "refinements": refinements,
         }
@@ -55,11 +55,8 @@ class Finisher:
         return Segmentation(masks=masks, **described)
 
     @own_precision()
-    def weigh_parts(self, states: Sequence[State], report: Callback) -> None:
-        """Let the classifier judge the parts of the last masks by themselves, if the settings ask for it.
-
-        In clips the frames around have that say.
-        """
+    def judge_parts(self, states: Sequence[State], report: Callback) -> None:
+        """Let the classifier judge the parts of the last masks by themselves, if the settings ask for it."""
         exponent = self._config.refine.part_weight
         if not exponent:
             return
@@ -90,6 +87,12 @@ class Finisher:
         for state in states:
             state.stopwatch.seconds["refine"] += stopwatch.seconds["refine"]
         return list(refined)
+
+    def _judged_by(self, state: State) -> str:
+        said = self._config.classify.judged_by
+        return (
+            f"{said}; their parts by themselves, too" if self._config.refine.part_weight and not state.in_clip else said
+        )
 
     def _image_to_refine(self, state: State) -> ResizedImage:
         return limit_size(state.image.pixels, self._config.refine.crf_max_side_px or self._config.max_side_px)

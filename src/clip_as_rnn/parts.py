@@ -4,7 +4,7 @@ A text's mask is judged as a whole, so a piece of something else passes beside a
 it scores less, and its proposal counts less where texts compete for pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,66 +15,76 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.classifiers.base import MaskClassifier, MasksToClassify
-from clip_as_rnn.encoders.base import Tick, ignore_tick
 from clip_as_rnn.state import State
 from clip_as_rnn.types import PatchMaps, Scores
 
-_LEAST = 1e-6  # of a text's best score, which others are divided by
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Image:
+class _Parts:
     """The parts of one image's masks.
 
     Attributes:
         state: of which they are.
         maps: the last proposals of the texts that passed.
-        parts: which part of its text's mask a patch belongs to, from 1; 0: to none.
+        numbers: of the part of its text's mask that a patch belongs to, from 1; 0: to none.
         rounds: of each round, the scores of one part per text.
     """
 
     state: State
     maps: PatchMaps
-    parts: Int[ndarray, "n gh gw"]
+    numbers: Int[ndarray, "n gh gw"]
     rounds: list[Scores] = field(default_factory=list)
+
+    @property
+    def most(self) -> int:
+        """Count the parts of the text that has most."""
+        return int(self.numbers.max(initial=0))
 
     def to_classify(self) -> MasksToClassify:
         """Put the next part of each text before the classifier; the first one again where a text has no other."""
-        counts = self.parts.max((1, 2))
-        numbers = np.where(counts > len(self.rounds), len(self.rounds) + 1, 1)
-        inside = torch.from_numpy(self.parts == numbers[:, None, None])
-        return self.state.to_classify(self.maps * inside)
+        counts = self.numbers.max((1, 2))
+        asked = np.where(counts > len(self.rounds), len(self.rounds) + 1, 1)
+        return self.state.to_classify(self.maps * torch.from_numpy(self.numbers == asked[:, None, None]))
 
-    def weigh(self, exponent: float) -> Float[Tensor, "n gh gw"]:
+    def weights(self, exponent: float) -> Float[Tensor, "n gh gw"]:
         """Give every patch (s / s_best)^exponent, s being its part's score; 1 where it belongs to none."""
-        scores = np.stack(self.rounds, axis=1)
-        shares = scores / np.maximum(scores.max(1, keepdims=True), _LEAST)
-        of_part = np.concatenate([np.ones((len(shares), 1)), shares**exponent], axis=1)
-        rows = np.arange(len(shares))[:, None, None]
-        return torch.from_numpy(of_part[rows, self.parts])
+        scores = np.stack(self.rounds, axis=1).astype(np.float64)
+        best = scores.max(1, keepdims=True)
+        shares = np.divide(scores, best, out=np.ones_like(scores), where=best > 0)
+        of_part = np.concatenate([np.ones_like(best), shares**exponent], axis=1)
+        return torch.from_numpy(of_part[np.arange(len(shares))[:, None, None], self.numbers])
 
 
 def weigh_parts(
-    states: Sequence[State], classifier: MaskClassifier, eta: float, exponent: float, tick: Tick = ignore_tick
+    states: Sequence[State],
+    classifier: MaskClassifier,
+    eta: float,
+    exponent: float,
+    tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Judge the parts of the last masks of converged states, and note in each how much its patches count.
 
-    A part is what hangs together (8 neighbors) where a proposal is at least `eta`. Every round judges one part of each
-    text, of all images at once, against the same texts as the whole masks.
+    A part is what hangs together (8 neighbors) where a proposal is above `eta`. Every round judges one part of each
+    text, of all images at once, against the texts that passed: as many rounds as the most fragmented mask has parts.
+    `tick` is told how many are done, of how many. An image whose masks are all in one part is left alone.
     """
     images = [_split(state, eta) for state in states if len(state.active)]
-    while waiting := [image for image in images if image.parts.max(initial=0) > len(image.rounds)]:
-        scores = classifier.classify([image.to_classify() for image in waiting], tick)
+    images = [image for image in images if image.most > 1]
+    total = max((image.most for image in images), default=0)
+    for done in range(total):
+        tick(done, total)
+        waiting = [image for image in images if image.most > done]
+        masks = [image.to_classify() for image in waiting]
+        scores = classifier.classify(masks, lambda *_, done=done: tick(done, total))
         for image, of_round in zip(waiting, scores, strict=True):
             image.rounds.append(of_round)
     for image in images:
-        if image.rounds:
-            image.state.part_weights = image.weigh(exponent)
+        image.state.part_weights = image.weights(exponent)
 
 
-def _split(state: State, eta: float) -> _Image:
+def _split(state: State, eta: float) -> _Parts:
     """Number the parts of each of a state's last masks."""
     last = state.steps[-1]
     maps = last.maps[list(last.kept)]
-    masks = (maps >= eta).cpu().numpy().astype(np.uint8)
-    return _Image(state, maps, np.stack([cv2.connectedComponents(mask, connectivity=8)[1] for mask in masks]))
+    masks = (maps > eta).cpu().numpy().astype(np.uint8)
+    return _Parts(state, maps, np.stack([cv2.connectedComponents(mask, connectivity=8)[1] for mask in masks]))

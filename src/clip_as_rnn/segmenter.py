@@ -78,7 +78,7 @@ class Segmenter:
         share = replace(texts, seconds=texts.seconds / len(images))
         states = [self._start(image, share) for image in images]
         self._recur(states, report)
-        self._finisher.weigh_parts(states, report)
+        self._finisher.judge_parts(states, report)
         return (self._finish(state, report, trace=trace) for state in states)
 
     def _finish(

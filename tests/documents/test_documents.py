@@ -134,4 +134,4 @@ def test_the_settings_of_clips_are_told_as_the_presets_have_them():
     )
     assert len(told) >= 8
     for setting, value in told:
-        assert (setting, float(value)) == (setting, getattr(PRESETS["tiny"].video, setting, None))
+        assert (setting, float(value)) == (setting, getattr(PRESETS["default"].video, setting, None))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from clip_as_rnn.evaluation.ablation_variants import Variant, plan_variants
+from clip_as_rnn.evaluation.datasets.video import VideoSplit
 from clip_as_rnn.evaluation.metrics.clips import VideoScores
 from clip_as_rnn.evaluation.metrics.semantic import SemanticScores
 from clip_as_rnn.evaluation.protocol import EvaluationProtocol, Split, open_split, pass_configs
@@ -169,6 +170,8 @@ def _is_idle(variant: Variant, base: Segmenter, protocol: EvaluationProtocol, sp
         return False
     if set(variant.changes) == {"smooth_scale"}:
         return base.config.video.window_frames == 1 or not base.config.video.smooth_frames
+    if set(variant.changes) == {"part_weight"} and isinstance(split, VideoSplit):
+        return base.config.video.window_frames > 1  # windows leave parts alone
     if set(variant.changes) == {"sam_track_frames"}:  # a SAM of pictures follows nothing
         return base.describe().get("sam_type") != "sam2_video"
     return pass_configs(split, _changed(base, variant), protocol) == pass_configs(split, base, protocol)
