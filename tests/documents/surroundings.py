@@ -20,7 +20,7 @@ from evaluation_trees import box, write_tree
 from random_sam import save_random_sam
 
 SCENES, CLIPS = ROOT / "data" / "scenes", ROOT / "data" / "clips"
-SCENE = "heldout_029"  # a dog and a cat
+SCENE = "heldout_117"  # a dog, a cat, an elephant
 CLIP, FRAMES = "clip_00", 6
 REVISION = "0" * 40
 
@@ -54,7 +54,8 @@ def fill_folder(folder: Path) -> None:
     for name in ("more.txt", "list.txt"):
         (folder / name).write_text("photos/a.jpg\n")
     _write_clip(folder)
-    _write_scenes(folder / "data" / "scenes")
+    for home in ("data/scenes", "training/.work/clip_art"):
+        _write_scenes(folder / home)
     _write_clips(folder / "data" / "clips", annotators=2)
     _write_clips(folder / "DIR", annotators=4)
     labels = box((48, 64), slice(8, 32)).astype(np.uint8)
