@@ -42,11 +42,15 @@ class Visitor:
             self.page.locator("#texts input").press("Enter")
 
     def set_number(self, label: str, value: float) -> None:
-        """Type a slider's number, and wait until the slider has taken it."""
+        """Type a slider's number, and wait until the slider has taken it; again, if what filled it came later."""
         number, slider = (self.page.get_by_label(f"{part} for {label}") for part in ("number input", "range slider"))
         expect(slider).not_to_have_value("")  # it was just unfolded and is filled a moment later
-        number.fill(str(value))
-        number.press("Tab")
+        for _ in range(5):
+            number.fill(str(value))
+            number.press("Tab")
+            self.page.wait_for_timeout(500)
+            if slider.input_value() == str(value):
+                break
         expect(slider).to_have_value(str(value))
         expect(number).to_have_value(str(value))
 
