@@ -89,10 +89,8 @@ class Finisher:
         return list(refined)
 
     def _judged_by(self, state: State) -> str:
-        said = self._config.classify.judged_by
-        return (
-            f"{said}; their parts by themselves, too" if self._config.refine.part_weight and not state.in_clip else said
-        )
+        by_parts = self._config.refine.part_weight and not state.in_clip
+        return self._config.classify.judged_by + ("; their parts by themselves, too" if by_parts else "")
 
     def _image_to_refine(self, state: State) -> ResizedImage:
         return limit_size(state.image.pixels, self._config.refine.crf_max_side_px or self._config.max_side_px)

@@ -4,7 +4,7 @@ A text's mask is judged as a whole, so a piece of something else passes beside a
 it scores less, and its proposal counts less where texts compete for pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from clip_as_rnn.classifiers.base import MaskClassifier, MasksToClassify
+from clip_as_rnn.encoders.base import Tick, ignore_tick
 from clip_as_rnn.state import State
 from clip_as_rnn.types import PatchMaps, Scores
 
@@ -56,17 +57,20 @@ class _Parts:
 
 
 def weigh_parts(
-    states: Sequence[State],
-    classifier: MaskClassifier,
-    eta: float,
-    exponent: float,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    states: Sequence[State], classifier: MaskClassifier, eta: float, exponent: float, tick: Tick = ignore_tick
 ) -> None:
     """Judge the parts of the last masks of converged states, and note in each how much its patches count.
 
     A part is what hangs together (8 neighbors) where a proposal is above `eta`. Every round judges one part of each
     text, of all images at once, against the texts that passed: as many rounds as the most fragmented mask has parts.
-    `tick` is told how many are done, of how many. An image whose masks are all in one part is left alone.
+    An image whose masks are all in one part is left alone.
+
+    Args:
+        states: whose `part_weights`, (n, gh, gw) in [0, 1], are set.
+        classifier: that judged the whole masks.
+        eta: in [0, 1].
+        exponent: of a part's score over the best of its text's parts; above 0.
+        tick: told how many rounds are done, of how many.
     """
     images = [_split(state, eta) for state in states if len(state.active)]
     images = [image for image in images if image.most > 1]
